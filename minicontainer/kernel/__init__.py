@@ -1,0 +1,1 @@
+"""One kernel feature, one file; none imports another."""
