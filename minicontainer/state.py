@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+GONE = ".gone"  # a directory that is being removed
+
 
 def run_root() -> str:
     """Where the state lies: MINICONTAINER_RUN, or /run/minicontainer (gone after a reboot)."""
@@ -130,6 +132,12 @@ def sweep(say: Callable[[str], None]) -> None:
     for entry in os.listdir(root):
         if entry in ("lock", "names"):
             continue
+        if entry.endswith(GONE):
+            try:
+                remove_tree(os.path.join(root, entry))
+            except OSError:
+                pass  # whoever put it aside is removing it, too
+            continue
         try:
             fd = os.open(f"{root}/{entry}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (FileNotFoundError, NotADirectoryError):
@@ -140,6 +148,8 @@ def sweep(say: Callable[[str], None]) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         else:
+            if not os.path.lexists(f"{root}/{entry}"):
+                continue  # it ended, and was released between our open and our lock
             try:
                 _clean(entry)
                 say(f"cleaned up after container {entry[:12]}, whose runtime was killed")
@@ -195,7 +205,12 @@ def _forget(container_id: str, name: str) -> None:
                 os.unlink(f"{root}/names/{name}")
         except FileNotFoundError:
             pass
-    remove_tree(f"{root}/{container_id}")
+    # Put aside first: a sweep must not find it half removed, and take it for one that was killed.
+    try:
+        os.rename(f"{root}/{container_id}", f"{root}/{container_id}{GONE}")
+    except FileNotFoundError:
+        return
+    remove_tree(f"{root}/{container_id}{GONE}")
 
 
 def _lock(path: str) -> int:

@@ -27,6 +27,9 @@ def remove_tree(path: str) -> None:
             finally:
                 os.close(top)
             os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        # Somebody else is removing it as well, and was quicker: once more, with what is left.
+        remove_tree(path)
     finally:
         os.close(parent)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from minicontainer.kernel import session
 from tests import support
 from tests.support import Cli, Host
 
@@ -35,6 +36,8 @@ def pytest_configure() -> None:
     for number in (signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in session.LIBRARY_SIGNALS:  # runc and crun let these through to the container
+        session.reset_raw(number)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
