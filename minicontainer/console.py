@@ -37,7 +37,7 @@ def require_terminal(stdin: int = 0) -> None:
     if not os.isatty(stdin):
         raise UsageError(
             "the input device is not a TTY",
-            "-t wants a terminal to type in; leave it out when the input is a pipe or a file",
+            "leave out -t to read from a pipe or a file, or -i to read nothing",
         )
 
 

@@ -46,7 +46,7 @@ def place_for(
     """Where a container of this id keeps its things on this host."""
     return Place(
         id=container_id,
-        scratch=f"{state.data_root()}/containers/{container_id}",
+        scratch=state.scratch(container_id),
         cache=cache_root(),
         foreground=foreground,
         stdio=stdio,
@@ -127,11 +127,11 @@ class Container:
         try:
             self._context.directory = claim.directory
             self._context.host_fds.append(claim.fd)
-            facts = {"scratch": f"{state.data_root()}/containers/{self.id}"}
+            facts = {"scratch": state.scratch(self.id)}
             if self.spec.root.layers:
                 facts["layers"] = ":".join(self.spec.root.layers)
-            if cgroup.mount_point():
-                facts["cgroup"] = cgroup.mount_point() + self.spec.linux.cgroups_path
+            if cgroup2 := cgroup.mount_point():
+                facts["cgroup"] = cgroup2 + self.spec.linux.cgroups_path
             claim.write(**facts)
             launch(self.plan, self._context, self._narrator)
             claim.write(process=f"{self.pid} {state.start_time(self.pid)}")

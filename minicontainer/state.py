@@ -40,6 +40,11 @@ def data_root() -> str:
     return os.environ.get("MINICONTAINER_ROOT") or "/var/lib/minicontainer"
 
 
+def scratch(container_id: str) -> str:
+    """The directory of what a container writes: its upper directory and what goes with it."""
+    return f"{data_root()}/containers/{container_id}"
+
+
 def start_time(pid: int) -> str:
     """When a process started, in clock ticks since boot: proc_pid_stat(5), field 22; "" if gone."""
     try:

@@ -69,11 +69,10 @@ def check_here(request: Request) -> None:
         )
     if request.dry_run or request.as_shell:
         return
-    if request.interactive and request.options.terminal and not os.isatty(0):
-        raise UsageError(
-            "the input device is not a TTY",
-            "leave out -t to read from a pipe or a file, or -i to read nothing",
-        )
+    if request.interactive and request.options.terminal:
+        from minicontainer.console import require_terminal
+
+        require_terminal()
     if os.geteuid() != 0:
         raise UsageError("run needs root", "sudo minicontainer run ...")
 
