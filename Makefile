@@ -36,7 +36,7 @@ golden:  ## rewrite what tests/golden keeps of the code's output
 
 clean:  ## remove what the other targets made in this directory
 	@tools/as-root rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@tools/as-root rm -f minicontainer/_libc.py minicontainer/trampoline
+	@tools/as-root rm -f minicontainer/_libc*.so minicontainer/trampoline
 	@tools/as-root find . -name __pycache__ -prune -exec rm -rf {} +
 
 uninstall:  ## remove the command; images and containers stay

@@ -1,4 +1,4 @@
-"""What is made, not written: cffi's declarations and the trampoline; and the recipes' new place.
+"""What is made, not written: the door to C and the trampoline; and the recipes' new place.
 
 Everything else about the package stands in pyproject.toml.  An editable install makes the two files
 in the checkout; a wheel carries them, and is a wheel for one kind of machine for that reason.

@@ -303,7 +303,7 @@ static void container(enum stage stage, int trampoline, char **argv)
 {
     static char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                                 "HOSTNAME=floor", "HOME=/root", NULL};
-    char *words[66] = {"minicontainer-exec", "3", argv[0]}; /* 3: a wire, if there were one */
+    char *words[66] = {"minicontainer-exec", "3", "go", argv[0]}; /* 3: a wire, if there were one */
     need(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "PR_SET_DUMPABLE");
     if (stage >= ROOT)
         stack_layers();

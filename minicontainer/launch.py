@@ -1,32 +1,42 @@
-"""launch: run a Plan.  Two processes, one wire, and no idea what any step does.
+"""launch: run a Plan.  Two processes that take turns, and no idea what any step does.
 
         host                                    container
         run the steps before the clone
         clone3(2) ─────────────────────────────► (born in its namespaces)
-        run the steps after the clone            wait for GO
-        GO ────────────────────────────────────► run the container's steps
-        read words until end-of-file ◄────────── DOING, WARN, FD, EXEC
-        the program runs                         execve(2)
+        run the steps after the clone            waits
+        give it its turn ──────────────────────► run the container's steps
+        (sleeps)                                 execve(2): the trampoline
+        run the steps before the program ◄────── READY, where there are any
+        GO ────────────────────────────────────► execve(2): the program
+        read until end-of-file ◄──────────────── (the wire is close-on-exec)
 
-If anything fails, the child is killed and the host's steps are undone, last first.
+The two share their memory until the first execve (kernel/clone.py).  So an error in a container's
+step is an exception like any other.  If anything fails, the child is killed and the host's steps
+are undone, last first.
 """
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
 import time
 
 from minicontainer import libc
-from minicontainer.errors import KernelError, MinicontainerError, StepFailed
-from minicontainer.kernel.process import clone3, kill, wait
+from minicontainer.errors import MinicontainerError, StepFailed
+from minicontainer.kernel.clone import Child
+from minicontainer.kernel.process import kill, wait
 from minicontainer.step import Context, Narrator, Plan, Step
-from minicontainer.wire import Wire, error_from
+from minicontainer.wire import GO, READY, error_from, step_failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from collections.abc import Callable
+    from typing import Any
+
+# One launch at a time: a second child, born now, would keep copies of the first one's wire.
+_turnstile = _thread.allocate_lock()
 
 
 def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> None:
@@ -35,193 +45,176 @@ def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> No
     The caller waits for it and then calls ``undo``.  On failure everything has been undone.
     Raises StepFailed, KernelError, UsageError.
     """
-    require_single_thread()
     if narrator:
         narrator.planned(plan, context)
+    with _turnstile:
+        child = Child()
+        try:
+            run_each(plan.before_clone(), context, narrator)
+            _clone(plan, context, child, narrator)
+            run_each(plan.after_clone(), context, narrator)
+            _furnish(plan, context, child, narrator)
+            context.fds.update(child.handed_out())
+            _let_go(plan, context, child, narrator)
+        except BaseException:
+            abandon(plan, context)
+            raise
+        finally:
+            child.close()
+    if narrator:
+        narrator.running(context)
+
+
+def run_each(steps: list[Step], context: Context, narrator: Narrator | None) -> None:
+    """Run the host's steps, one after the other."""
+    for step in steps:
+        if narrator is None:
+            step.run(context)
+        else:
+            narrate(step, context, narrator, lambda step: step.run(context))
+
+
+def narrate(
+    step: Step, context: Context, narrator: Narrator, run: Callable[[Step], object]
+) -> None:
+    """Run a step with someone watching."""
+    narrator.begin(step, context)
+    took = _watched(narrator, [step], context, lambda: run(step))
+    narrator.end(step, context, took, narrator.calls)
+
+
+def _watched(
+    narrator: Narrator, steps: list[Step], context: Context, run: Callable[[], object]
+) -> int:
+    """Run with every system call noted; how many nanoseconds it took."""
+    narrator.calls, libc.trace = [], narrator
+    began = time.monotonic_ns()
     try:
-        for step in plan.before_clone():
-            _host_step(step, context, narrator)
-        _clone(plan, context, narrator)
-    except BaseException:
-        abandon(plan, context)
+        run()
+    except Exception as error:
+        libc.trace = None  # the narrator's own calls are no part of it
+        narrator.failed(steps, context, error)
         raise
+    finally:
+        libc.trace = None
+    return time.monotonic_ns() - began
 
 
-def _clone(plan: Plan, context: Context, narrator: Narrator | None) -> None:
-    """The clone, and both processes' parts after it."""
+def _clone(plan: Plan, context: Context, child: Child, narrator: Narrator | None) -> None:
+    """One system call, for all the CLONE steps together."""
     wishes = plan.clone()
     flags = 0
     for step in wishes:
         flags |= step.wish(context)  # type: ignore[attr-defined]
-    rest = plan.after_clone()
-    host, container = Wire.pair()
-    if not rest:
-        host.send("GO")  # there is nothing to wait for: the child finds the word when it is born
-    try:
-        began = time.monotonic_ns()
-        _clone3(flags, wishes, context, narrator)
-        if context.pid == 0:
-            host.close()  # while a copy is open here, the runtime's death would go unnoticed
-            _container_side(plan, context, container, narrator)
-        container.close()  # ours; while a copy is open here, end-of-file would never come
-        if narrator:
-            narrator.cloned(wishes, context, time.monotonic_ns() - began)
-        context.send_fd = host.send_fd
-        for step in rest:
-            _host_step(step, context, narrator)
-        if rest:
-            host.send("GO")
-        _host_side(plan, context, host, narrator)
-    finally:
-        host.close()
-        container.close()
 
+    def clone3() -> None:
+        child.start(flags, context.cgroup_fd)
+        context.pid, context.pidfd = child.pid, child.pidfd
 
-def _clone3(flags: int, wishes: list[Step], context: Context, narrator: Narrator | None) -> None:
-    """The system call itself, narrated or not; it returns in both processes."""
     if narrator is None:
-        context.pid, context.pidfd = clone3(flags, context.cgroup_fd)
-        return
-    narrator.calls, libc.trace = [], narrator
-    try:
-        context.pid, context.pidfd = clone3(flags, context.cgroup_fd)
-    except KernelError as error:
-        narrator.failed(wishes, context, error)
-        raise
-    finally:
-        libc.trace = None
+        clone3()
+    else:
+        took = _watched(narrator, wishes, context, clone3)
+        narrator.cloned(wishes, context, took)
+    context.send_fd = child.give
 
 
-def _host_step(step: Step, context: Context, narrator: Narrator | None) -> None:
-    """Run one of the host's steps, narrated or not."""
+def _furnish(plan: Plan, context: Context, child: Child, narrator: Narrator | None) -> None:
+    """The child's turn: all its steps, of which the last says what to execute.  Narrated, each
+    step is a turn of its own, for only the host can look at the child from outside."""
+    inside = Inside(context, child, waits=narrator is not None or bool(plan.before_program()))
     if narrator is None:
-        step.run(context)
-        return
-    narrator.begin(step, context)
-    narrator.calls, libc.trace = [], narrator
-    began = time.monotonic_ns()
-    try:
-        step.run(context)
-    except Exception as error:
-        narrator.failed([step], context, error)
-        raise
-    finally:
-        libc.trace = None
-    narrator.end(step, context, time.monotonic_ns() - began, narrator.calls)
+        inside.turn(plan.container())
+    else:
+        for step in plan.container():
+            narrate(step, context, narrator, lambda step: inside.turn([step]))
+    if not child.executed:
+        raise StepFailed(inside.doing, "the plan ended without executing a program")
 
 
-def _host_side(plan: Plan, context: Context, wire: Wire, narrator: Narrator | None) -> None:
-    """Listen until end-of-file: the program runs, or StepFailed says why it does not."""
-    steps = plan.container()
-    doing, executing = "", False
-    begun: list[Step] = []  # the step that was heard of last
-    failure: StepFailed | None = None
-    while True:
-        words, fd = wire.receive()
-        if not words:
-            break
-        word = words[0]
-        if word in ("DOING", "EXEC"):
-            step = steps[int(words[1])]
-            doing, executing, begun = step.name, word == "EXEC", [step]
-            if narrator:
-                narrator.begin(step, context)
-                wire.send("NEXT")
-        elif word == "DONE" and narrator:
-            narrator.end(steps[int(words[1])], context, int(words[2]), words[3:])
-            wire.send("NEXT")
-        elif word == "CALLS" and narrator:
-            narrator.calls = words[1:]
-        elif word == "WARN":
-            context.warn(words[1])
-        elif word == "FD":
-            context.fds[words[1]] = fd
-        elif word == "ERROR":
-            failure = error_from(words[1:])
-    if failure is None and executing:
-        if narrator:
-            narrator.running(context)
-        return
-    if failure is None:
-        status = wait(context.pidfd)
-        if wire.marked() >= 0:
-            doing = steps[wire.marked()].name
-        failure = StepFailed(
-            doing or "clone",
-            f"the container's first process ended (status {status}) in step {doing or 'clone'!r}",
-            "see what killed it: dmesg, or a limit of the cgroup this shell is in",
-        )
-    if narrator:
-        narrator.failed(begun or plan.clone(), context, failure)
-    raise failure
+class Inside:
+    """The container's side of a launch, as it runs and as the host sees it."""
+
+    def __init__(self, context: Context, child: Child, waits: bool) -> None:
+        #: the step that has begun last
+        self.doing = "clone"
+        self._host, self._child = context, child
+        self._arrived = False
+        self._said: list[str] = []  # its standard error may be the container's by then
+        self._context = context.for_child()
+        self._context.wire_fd, self._context.waits = child.wire, waits
+        self._context.send_fd, self._context.execute = child.hand_out, child.execute
+        self._context.warn = self._said.append
+
+    def turn(self, steps: list[Step]) -> None:
+        """Give the child a turn, to run these steps.  Raises StepFailed."""
+        try:
+            with Guarded():
+                stays = self._child.turn(lambda: self._run(steps))
+        except Exception as error:
+            raise step_failed(self.doing, error) from error
+        finally:
+            while self._said:
+                self._host.warn(self._said.pop(0))
+        if not stays and not self._child.executed:
+            status = wait(self._host.pidfd)
+            raise StepFailed(
+                self.doing,
+                f"the container's first process ended (status {status}) in step {self.doing!r}",
+                "see what killed it: dmesg, or a limit of the cgroup this shell is in",
+            )
+
+    def _run(self, steps: list[Step]) -> None:
+        """What the child does with its turn."""
+        if not self._arrived:
+            self._arrived = True
+            for fd in self._host.host_fds:
+                os.close(fd)
+            os.umask(0o022)
+            self._context.fds.update(self._child.taken())
+        for step in steps:
+            self.doing = step.name
+            step.run(self._context)
 
 
-def _container_side(
-    plan: Plan, context: Context, wire: Wire, narrator: Narrator | None
-) -> NoReturn:
-    """The child: wait for GO, run the container's steps, of which the last does not return.
-
-    No frame of the parent may be returned to, whatever happens; hence the _exit."""
-    doing = "clone"
-    try:
-        gc.disable()  # a collection would touch, and so copy, every page we share with the parent
-        # After pivot_root, Python's search path leads into the image: an import would run its code
-        # with all our power.  What is needed has been imported; what has not fails here, loudly.
-        sys.path.clear()
-        sys.meta_path.clear()
-        for fd in context.host_fds:
-            os.close(fd)
-        context.wire_fd = wire.fileno()
-        context.warn = lambda text: (wire.send("WARN", text), None)[1]
-        context.send_fd = wire.send_fd
-        os.umask(0o022)
-        _wait_for_go(context, wire)
-        steps = plan.container()
-        for index, step in enumerate(steps):
-            doing = step.name
-            wire.mark(index)
-            last = index == len(steps) - 1
-            if (last or narrator) and not wire.send("EXEC" if last else "DOING", str(index)):
-                os._exit(125)  # the runtime is gone: nobody would wait for this container
-            if narrator:
-                _narrated_step(step, index, context, wire, narrator)
-            else:
-                step.run(context)
-        raise MinicontainerError("the plan ended without executing a program")
-    except BaseException as error:
-        wire.send_error(doing, error)
-    finally:
-        os._exit(125)
+def _let_go(plan: Plan, context: Context, child: Child, narrator: Narrator | None) -> None:
+    """The child is a program by now, with memory of its own: the trampoline's, and then its own."""
+    rest = plan.before_program()
+    words = child.hear()
+    if words == READY:
+        run_each(rest, context, narrator)
+        child.say(GO)
+        words = child.hear()
+    elif rest and not words:  # there was no trampoline to wait for us (--without seal)
+        run_each(rest, context, narrator)
+    if words:
+        raise error_from(words)
 
 
-def _wait_for_go(context: Context, wire: Wire) -> None:
-    """Collect the host's descriptors until GO; a host that is gone means: go no further."""
-    while True:
-        words, fd = wire.receive()
-        if not words:
-            os._exit(125)
-        if words[0] == "GO":
-            return
-        if words[0] == "FD":
-            context.fds[words[1]] = fd
+class Guarded:
+    """While a child has its turn with our interpreter: no imports, and nothing is collected.
 
+    After pivot_root(2), Python's search path leads into the image: an import would run its code
+    with all our power.  What is needed has been imported; what has not fails here, loudly.  And a
+    garbage collection might close, in the child, what is open here."""
 
-def _narrated_step(
-    step: Step, index: int, context: Context, wire: Wire, narrator: Narrator
-) -> None:
-    """Run one of the container's steps in step with the host's telling."""
-    wire.receive()  # NEXT: the host has looked at /proc as it was before
-    narrator.calls, libc.trace = [], narrator
-    began = time.monotonic_ns()
-    try:
-        step.run(context)
-    except BaseException:
-        wire.send("CALLS", *narrator.calls)
-        raise
-    took = time.monotonic_ns() - began
-    libc.trace = None
-    wire.send("DONE", str(index), str(took), *narrator.calls)
-    wire.receive()  # NEXT: and as it is now
+    def __enter__(self) -> None:
+        """First in line to be asked."""
+        self._thread = _thread.get_ident()
+        self._collects = gc.isenabled()
+        gc.disable()
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_exception: object) -> None:
+        """Everything as it was before."""
+        sys.meta_path.remove(self)
+        if self._collects:
+            gc.enable()
+
+    def find_spec(self, name: str, *_where: Any) -> None:
+        """Asked by ``import``; other threads of ours may go on."""
+        if _thread.get_ident() == self._thread:
+            raise ImportError(f"import {name}: too late, the search path leads into the container")
 
 
 def abandon(plan: Plan, context: Context) -> None:
@@ -241,7 +234,7 @@ def undo(plan: Plan, context: Context) -> bool:
     A step that fails to undo is reported with context.warn, makes the answer False, and does not
     stop the rest."""
     whole = True
-    for step in reversed([*plan.before_clone(), *plan.after_clone()]):
+    for step in reversed(plan.host()):
         try:
             step.undo(context)
         except (OSError, MinicontainerError) as error:
@@ -253,16 +246,3 @@ def undo(plan: Plan, context: Context) -> bool:
     for name in list(context.fds):
         os.close(context.fds.pop(name))
     return whole
-
-
-def require_single_thread() -> None:
-    """clone3(2) copies one thread only; locks that others hold stay locked in the child for ever.
-
-    Raises MinicontainerError when this process has more than one thread (pthread_atfork(3))."""
-    threads = len(os.listdir("/proc/self/task"))
-    if threads > 1:
-        raise MinicontainerError(
-            f"this process has {threads} threads; a container can be launched from a "
-            "single-threaded process only",
-            "launch before starting threads, or run the minicontainer command as a subprocess",
-        )

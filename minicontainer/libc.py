@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 try:
     from minicontainer._libc import ffi as ffi
+    from minicontainer._libc import lib
 except ImportError as missing:  # pragma: no cover - only before installation
     raise ImportError(
-        "minicontainer is not installed: its C declarations are not built "
+        "minicontainer is not installed for this Python: its C part is not built "
         f"({missing}); run: make install"
     ) from missing
 
+C = lib  # the C functions of libc_build.py
 NULL = ffi.NULL
-C = ffi.dlopen(None)
 
 # Numbers from the kernel's syscall tables; calls added since 2019 have one number everywhere.
 _SINCE_2019 = {
@@ -159,7 +160,7 @@ def syscall(name: str, *arguments: int) -> int:
             "minicontainer knows x86_64 and aarch64",
         )  # fmt: skip
     padded = (*arguments, 0, 0, 0, 0, 0, 0)
-    return int(C.syscall(number, *padded[:6]))
+    return int(C.system_call(number, *padded[:6]))
 
 
 def address(data: Any) -> int:

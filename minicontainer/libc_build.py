@@ -1,8 +1,10 @@
-"""Build step: turn these C declarations into ``minicontainer/_libc.py`` (out-of-line cffi).
+"""Build step: compile the door to C, ``minicontainer/_libc``, from these declarations.
 
 Run by the installer (``python -m minicontainer.libc_build``), never at run time: parsing C
-declarations costs 75 ms, importing the parsed result costs one.  No C compiler is involved:
-cffi's "ABI mode" calls the C library that is already loaded in the interpreter.
+declarations costs 75 ms, importing the compiled result a tenth of one.  cffi writes the C code that
+takes Python's values to C and back ("API mode"); clone.c, the only C of ours that runs in the
+interpreter, is compiled with it.  A call through it takes 0.45 microseconds; without a compiler,
+by libffi, it would take 0.9.
 
 https://cffi.readthedocs.io/en/stable/cdef.html
 """
@@ -10,11 +12,20 @@ https://cffi.readthedocs.io/en/stable/cdef.html
 from __future__ import annotations
 
 import os
+import subprocess
+import sysconfig
+
+from minicontainer.errors import MinicontainerError
+from minicontainer.trampoline_build import COMPILER_HINT
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+#: the file name of the product: it fits the Python that it was built with, and says so
+PRODUCT = "_libc" + (sysconfig.get_config_var("EXT_SUFFIX") or ".so")
 
 DECLARATIONS = """
-/* Almost everything goes through syscall(2), so the numbers in libc.py are all there is to know.
-   It is variadic in C; on Linux's calling conventions seven longs are the same call. */
-long syscall(long number, long a, long b, long c, long d, long e, long f);
+/* Almost everything goes through syscall(2), so the numbers in libc.py are all there is to know. */
+long system_call(long number, long a, long b, long c, long d, long e, long f);
 
 /* These have had wrappers in every C library for decades. */
 int mount(const char *source, const char *target, const char *type, unsigned long flags,
@@ -25,15 +36,7 @@ int setns(int fd, int nstype);
 int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int sethostname(const char *name, size_t len);
 int setdomainname(const char *name, size_t len);
-int fstatfs(int fd, void *buffer); /* the first word of the answer is the magic number */
-int execve(const char *path, const char **argv, const char **envp);
-int execveat(int dirfd, const char *path, const char **argv, const char **envp, int flags);
-
-/* clone3(2) */
-struct clone_args {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls;
-    uint64_t set_tid, set_tid_size, cgroup;
-};
+int file_system_of(int fd, long *magic); /* fstatfs(2): the number of its kind */
 
 /* mount_setattr(2) */
 struct mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
@@ -50,17 +53,95 @@ struct rlimit64 { uint64_t soft, hard; };
 
 /* seccomp(2), bpf classic: linux/filter.h */
 struct sock_fprog { unsigned short len; const char *filter; };
+
+/* clone.c */
+struct child {
+    int wire, host_end, pidfd;
+    uint64_t turn;
+    int program;
+    const char *path, *path_again;
+    const char **argv, **envp;
+    int error, left;
+    ...;
+};
+int child_prepare(struct child *child);
+long child_start(struct child *child, uint64_t flags, int cgroup);
+int child_turn(struct child *child);
+void child_free(struct child *child);
 """
 
+# What the declarations above promise and no C library has.
+SOURCE = """
+#include "clone.c"
 
-def main(folder: str = os.path.dirname(os.path.abspath(__file__))) -> None:
-    """Write ``_libc.py`` into ``folder``: beside this file, unless a wheel is being built."""
+#include <linux/mount.h> /* and not sys/mount.h, which says half of the same */
+#include <linux/openat2.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/vfs.h>
+
+int mount(const char *source, const char *target, const char *type, unsigned long flags,
+          const void *data);
+int umount2(const char *target, int flags);
+
+struct cap_header { uint32_t version; int pid; };
+struct cap_data { uint32_t effective, permitted, inheritable; };
+struct rlimit64 { uint64_t soft, hard; };
+struct sock_fprog { unsigned short len; const char *filter; };
+
+static long system_call(long number, long a, long b, long c, long d, long e, long f)
+{
+    return syscall(number, a, b, c, d, e, f);
+}
+
+static int file_system_of(int fd, long *magic)
+{
+    struct statfs answer;
+    int result = fstatfs(fd, &answer);
+
+    *magic = (long)answer.f_type;
+    return result;
+}
+"""
+
+FLAGS = (
+    "-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC",
+    # for this very Python: cffi would keep to what all have in common, which knows no lock's holder
+    "-D_CFFI_NO_LIMITED_API",
+    # what cffi generates is not ours to mend
+    "-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-sign-compare",
+)  # fmt: skip
+
+
+def main(folder: str = _HERE) -> None:
+    """Build the module into ``folder``: beside this file, unless a wheel is being built.
+
+    Raises MinicontainerError when there is no C compiler (``cc``, or the environment's CC), or
+    when it refuses; an older module is then still in place."""
     from cffi import FFI
 
     ffi = FFI()
     ffi.cdef(DECLARATIONS)
-    ffi.set_source("minicontainer._libc", None)
-    ffi.emit_python_code(os.path.join(folder, "_libc.py"))
+    ffi.set_source("minicontainer._libc", SOURCE, py_limited_api=False)
+    target = os.path.join(folder, PRODUCT)
+    fresh = f"{target}.{os.getpid()}"
+    ffi.emit_c_code(fresh + ".c")
+    headers = [f"-I{sysconfig.get_path(kind)}" for kind in ("include", "platinclude")]
+    compiler = os.environ.get("CC") or "cc"
+    command = [*compiler.split(), *FLAGS, *headers, f"-I{_HERE}", "-o", fresh, fresh + ".c"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MinicontainerError(
+            f"no C compiler: {compiler!r} was not found", COMPILER_HINT
+        ) from None
+    finally:
+        os.unlink(fresh + ".c")
+    if done.returncode != 0:
+        raise MinicontainerError(
+            f"{compiler} could not compile clone.c:\n{done.stderr.strip()}", COMPILER_HINT
+        )
+    os.replace(fresh, target)
 
 
 if __name__ == "__main__":

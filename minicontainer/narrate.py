@@ -44,7 +44,6 @@ class Explainer(Narrator):
         self._number: dict[int, int] = {}
         self._heading: dict[int, str] = {}
         self._before: dict[str, str] = {}
-        self._current: Step | None = None
         self._began = 0
 
     def emit(self, event: dict[str, Any]) -> None:
@@ -61,7 +60,7 @@ class Explainer(Narrator):
 
     def begin(self, step: Step, context: Context) -> None:
         """Look at /proc as it is before."""
-        self._current, self._before = step, self._look(step, context.pid)
+        self._before = self._look(step, context.pid)
 
     def end(self, step: Step, context: Context, nanoseconds: int, calls: list[str]) -> None:
         """Tell the step."""
@@ -87,11 +86,12 @@ class Explainer(Narrator):
             return  # the CLONE steps fail as one
 
     def running(self, context: Context) -> None:
-        """Tell the last step, which is over only now."""
-        if self._current:
-            self._step(self._current, context, [])
+        """Tell that it does, and how long it took to come to that."""
         took = (time.monotonic_ns() - self._began) / 1e6
-        self.emit({"event": "running", "pid": context.pid, "ms": round(took, 3)})
+        program = look(context.pid, "exe") if self.level >= 2 else ""
+        self.emit(
+            {"event": "running", "pid": context.pid, "ms": round(took, 3), "program": program}
+        )
 
     def _look(self, step: Step, pid: int) -> dict[str, str]:
         return {entry: look(pid, entry) for entry in step.look} if self.level >= 2 else {}
@@ -142,8 +142,9 @@ class TextExplainer(Explainer):
         """Print the event."""
         lines = self._chapter(event.get("phase", ""), event.get("ms", 0.0))
         if event["event"] == "running":
-            lines.append(f"the program runs: process {event['pid']} on the host, after "
-                         f"{event['ms']:.2f} ms of telling and doing")  # fmt: skip
+            what = f"the program {event['program']}".strip()
+            lines.append(cut(f"{printable(what)} runs: process {event['pid']} on the host, after "
+                             f"{event['ms']:.2f} ms of telling and doing", WIDTH))  # fmt: skip
         elif event["event"] == "failed" or (event["event"] == "step" and self.level >= 1):
             lines += [self._title(event), *self._body(event), ""]
         if lines:

@@ -1,6 +1,6 @@
 """unshare(2) and setns(2): leaving a namespace for a fresh one, and entering one that exists.
 
-clone3(2) (kernel/process.py) makes a child *in* new namespaces; these two change the caller's own.
+clone3(2) (kernel/clone.py) makes a child *in* new namespaces; these two change the caller's own.
 The lesson on namespaces is kernel/namespaces.py.
 """
 

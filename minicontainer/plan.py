@@ -141,8 +141,6 @@ def plan(spec: Spec, place: Place) -> Plan:
         steps.append(NewCgroupNamespace())
 
     # ---- on the host, while the child waits for GO -------------------------------------------
-    if "time" in own:
-        steps.append(ReturnToOwn("time"))
     if any(n.type == "pid" for n in joined):
         steps.append(ReturnToOwn("pid"))
     # Only someone outside may write the id maps, and they are the dictionary for the layers.
@@ -154,8 +152,6 @@ def plan(spec: Spec, place: Place) -> Plan:
         # Raising a hard limit takes a capability that no user namespace but the first can give.
         if limits:
             steps.append(SetResourceLimitsFromOutside(limits))
-    if process.oom_score_adj is not None:
-        steps.append(SetOomScore(process.oom_score_adj))
 
     # ---- in the container: still the host's files, but its own namespaces --------------------
     # First of all: whoever already lives in these namespaces must not look into this process.
@@ -265,6 +261,14 @@ def plan(spec: Spec, place: Place) -> Plan:
     steps.append(ResetSignals())
     # The last system call: a container is just a process.
     steps.append(Execute(process.args, process.env, process.init))
+
+    # ---- on the host, while the trampoline waits: the child has memory of its own by now ---------
+    # Whoever shares its memory with another process may not change its time namespace, setns(2).
+    if "time" in own:
+        steps.append(ReturnToOwn("time"))
+    # Processes that share their memory share this number: before, it would have been ours as well.
+    if process.oom_score_adj is not None:
+        steps.append(SetOomScore(process.oom_score_adj))
     return Plan(*steps)
 
 

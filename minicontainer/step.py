@@ -6,8 +6,9 @@ Steps; the order is the story, and it decides who runs each step and when:
 
     HOST steps before the clone      the host makes ready: directories, cgroup, terminal
     CLONE steps                      not run one by one: clone3(2) does them all in one call
-    HOST steps after the clone       the child exists and waits for GO: id maps
+    HOST steps after the clone       the child exists and waits for its turn: id maps
     CONTAINER steps                  the child furnishes its own namespaces, then execs
+    HOST steps behind those          it has its own memory, and waits to be let go
 
 ``launch.py`` knows nothing of steps but this protocol.
 """
@@ -19,7 +20,7 @@ from minicontainer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
@@ -171,14 +172,26 @@ class Context:
         self.fds: dict[str, int] = {}
         #: bytes that host steps make ready for container steps, by name
         self.blobs: dict[str, bytes] = {}
-        #: the container's end of the wire, or -1 where nobody listens (a demo)
+        #: the container's end of the wire, or -1 where nobody listens
         self.wire_fd = -1
+        #: the trampoline says READY on the wire and waits for GO: the host has something left to do
+        self.waits = False
         #: the program's environment ("NAME=value"); steps may add to it until the exec
         self.env: list[str] = []
         #: how a step says something that is not an error: a host prints it, a child sends it
         self.warn: Callable[[str], None] = lambda text: None
-        #: how a container step hands a descriptor to the host: send_fd(word, fd)
+        #: how a step hands a descriptor to the other side: send_fd(word, fd)
         self.send_fd: Callable[[str, int], None] = lambda word, fd: None
+        #: how the last step says what is to be executed: execute(program, argv, envp, again)
+        self.execute: Callable[[int | str, Sequence[str], Sequence[str], str], None]
+
+    def for_child(self) -> Context:
+        """The child's own: what it opens and notes is not the host's.  It has no pid to name."""
+        other = Context(self.id, self.directory)
+        other.__dict__.update(self.__dict__)
+        other.pid, other.pidfd = 0, -1
+        other.fds, other.blobs, other.env = {**self.fds}, {**self.blobs}, [*self.env]
+        return other
 
 
 class Plan:
@@ -226,9 +239,16 @@ class Plan:
         return [s for s in self.steps if s.side == CLONE]
 
     def after_clone(self) -> list[Step]:
-        """The host's steps while the child waits for GO."""
-        first = self._first_clone()
-        return [s for s in self.steps[first:] if s.side == HOST]
+        """The host's steps while the child waits for its turn."""
+        return [s for s in self.steps[self._first_clone() : self._late()] if s.side == HOST]
+
+    def before_program(self) -> list[Step]:
+        """The host's steps while the trampoline waits for GO."""
+        return [s for s in self.steps[self._late() :] if s.side == HOST]
+
+    def host(self) -> list[Step]:
+        """All that the host runs, in its order."""
+        return [s for s in self.steps if s.side == HOST]
 
     def container(self) -> list[Step]:
         """The child's steps, in its own namespaces."""
@@ -244,12 +264,17 @@ class Plan:
                 return index
         return len(self.steps)
 
+    def _late(self) -> int:
+        sides = [step.side for step in self.steps]
+        last = len(sides) - sides[::-1].index(CONTAINER) if CONTAINER in sides else len(sides)
+        return max(last, self._first_clone())
+
 
 class Narrator(libc.Trace):
     """Someone who watches a launch step by step; this one watches in silence.
 
-    ``--explain`` (narrate.py) and the benchmarks are narrators.  With one, the child waits before
-    and after each step until it is told to go on, so that /proc can be looked at in between."""
+    ``--explain`` (narrate.py) and the benchmarks are narrators.  With one, each of the child's
+    steps is a turn of its own, so that /proc can be looked at in between."""
 
     def __init__(self) -> None:
         #: the system calls of the step that runs, or ran last: "mount(NULL, ...) = 0"

@@ -12,13 +12,14 @@
  *
  * How it is called:
  *
- *     argv[0]              argv[1]   argv[2]   argv[3]...
- *     minicontainer-exec   WIRE      PROGRAM   ARGV...     become PROGRAM
- *     minicontainer-init   WIRE      PROGRAM   ARGV...     start PROGRAM, stay as its pid 1
+ *     argv[0]              argv[1]   argv[2]   argv[3]   argv[4]...
+ *     minicontainer-exec   WIRE      WHEN      PROGRAM   ARGV...     become PROGRAM
+ *     minicontainer-init   WIRE      WHEN      PROGRAM   ARGV...     start PROGRAM, stay as its pid 1
  *
  * WIRE is the number of the descriptor that leads to the runtime.  It is closed on a successful
- * exec: to the runtime, end of file means "the container runs".  Words about a failure are
- * separated by NUL bytes, as everywhere on the wire.
+ * exec: to the runtime, end of file means "the container runs".  WHEN is "go", or "wait": then the
+ * host has something left to do to this process, so we say READY and wait until it says GO.  Words
+ * about a failure are separated by NUL bytes, as everywhere on the wire.
  *
  * No C library: whatever stands here runs in the container, behind its seccomp filter, with an
  * environment that the image wrote.  A C library would make twelve system calls and read that
@@ -149,15 +150,21 @@ void begin(long *stack)
 {
     long argc = stack[0], wire = 0;
     char **argv = (char **)(stack + 1), **envp = argv + argc + 1;
+    char word[8];
     static const char usage[] = "this is minicontainer's trampoline; it is started by the runtime\n";
 
-    if (argc >= 4) {
+    if (argc >= 5) {
         for (const char *digit = argv[1]; *digit >= '0' && *digit <= '9'; digit++)
             wire = wire * 10 + *digit - '0';
+        if (same(argv[2], "wait")) {
+            sys(__NR_write, wire, (long)"READY", 5, 0);
+            if (sys(__NR_read, wire, (long)word, sizeof word, 0) != 2) /* GO */
+                leave(125); /* the runtime is gone: nobody would wait for this container */
+        }
         if (same(argv[0], "minicontainer-exec"))
-            become(wire, argv + 2, envp);
+            become(wire, argv + 3, envp);
         if (same(argv[0], "minicontainer-init"))
-            stay(wire, argv + 2, envp);
+            stay(wire, argv + 3, envp);
     }
     sys(__NR_write, 2, (long)usage, sizeof usage - 1, 0);
     leave(126);

@@ -31,7 +31,7 @@ FLAGS = (
     "-Wl,-z,noexecstack", "-Wl,-z,noseparate-code", "-Wl,--build-id=none", "-s",
 )  # fmt: skip
 
-_HINT = (
+COMPILER_HINT = (
     "install a C compiler with the kernel's headers: "
     "apt-get install gcc libc6-dev, or dnf install gcc glibc-devel, or apk add gcc musl-dev "
     "linux-headers"
@@ -51,10 +51,12 @@ def build(target: str | None = None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise MinicontainerError(f"no C compiler: {compiler!r} was not found", _HINT) from None
+        raise MinicontainerError(
+            f"no C compiler: {compiler!r} was not found", COMPILER_HINT
+        ) from None
     if done.returncode != 0:
         raise MinicontainerError(
-            f"{compiler} could not compile trampoline.c:\n{done.stderr.strip()}", _HINT
+            f"{compiler} could not compile trampoline.c:\n{done.stderr.strip()}", COMPILER_HINT
         )
     # Any user of any container may execute it; nobody but its owner may write it.  The rename
     # lets a container that starts right now find either the old program or the new one.

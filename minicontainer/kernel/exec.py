@@ -28,14 +28,8 @@ from minicontainer.errors import CannotExecute, CommandNotFound
 from minicontainer.libc import C, Flags, check, ffi, syscall
 from minicontainer.step import Context, Step, quote
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
 # ---- vocabulary: linux/fcntl.h, linux/close_range.h, linux/magic.h
 
-AT_EMPTY_PATH = 0x1000
 CLOSE_RANGE_CLOEXEC = 4
 PROC_SUPER_MAGIC = 0x9FA0
 
@@ -53,42 +47,15 @@ def close_range_cloexec(first: int) -> None:
     )  # fmt: skip
 
 
-def execve(path: str, argv: Sequence[str], envp: Sequence[str]) -> None:
-    """execve(2) with exactly this environment.  Returns only to raise KernelError."""
-    check(C.execve(os.fsencode(path), _strings(argv), _strings(envp)), "execve", path)
-
-
-def execveat(fd: int, argv: Sequence[str], envp: Sequence[str]) -> None:
-    """execveat(2) of the file behind ``fd``.  Returns only to raise KernelError.
-
-    A seccomp profile may allow execve and never have heard of execveat.  Then the same file is
-    executed by its name in /proc, if that is a real procfs and nothing of the image's."""
-    c_argv, c_envp = _strings(argv), _strings(envp)
-    result = C.execveat(fd, b"", c_argv, c_envp, AT_EMPTY_PATH)
-    number = ffi.errno
-    if number in (errno.EPERM, errno.EACCES, errno.ENOSYS) and is_procfs("/proc/self/fd"):
-        C.execve(f"/proc/self/fd/{fd}".encode(), c_argv, c_envp)
-    ffi.errno = number
-    check(
-        result, "execveat", fd, "", list(argv), f"[/* {len(envp)} vars */]", "AT_EMPTY_PATH",
-        meaning={
-            errno.ENOEXEC: "the trampoline was built for another machine",
-            errno.EACCES: "the trampoline lies on a noexec mount, or a security module forbids it",
-            errno.EPERM: "a seccomp profile forbids it",
-            errno.E2BIG: "the arguments and the environment are too long together",
-        },
-    )  # fmt: skip
-
-
 def is_procfs(directory: str) -> bool:
     """Is ``directory`` on a procfs?  fstatfs(2); False where it cannot be opened."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
-    answer = ffi.new("long[16]")
+    answer = ffi.new("long *")
     try:
-        return bool(C.fstatfs(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
+        return bool(C.file_system_of(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
     finally:
         os.close(fd)
 
@@ -125,20 +92,6 @@ def cannot_execute(path: str) -> int:
     if stat.S_ISDIR(mode):
         return errno.EISDIR
     return 0 if os.access(path, os.X_OK) else errno.EACCES
-
-
-def _strings(texts: Sequence[str]) -> list[Any]:
-    """What cffi takes for a ``char *[]``.  Raises CannotExecute for what no C string can hold."""
-    array = []
-    for text in texts:
-        try:
-            string = os.fsencode(text)
-        except UnicodeEncodeError:
-            raise CannotExecute(f"exec: {text!r} has no bytes in this encoding") from None
-        if b"\0" in string:  # C would take the part before it for the whole
-            raise CannotExecute(f"exec: {text!r} holds a NUL byte")
-        array.append(ffi.new("char[]", string))
-    return [*array, ffi.NULL]
 
 
 # ---- steps
@@ -199,7 +152,7 @@ class Execute(Step):
         return 'env -i ${HOME:+HOME="$HOME"} ' + quote(*env, *self.args)
 
     def run(self, context: Context) -> None:
-        """execveat(2)."""
+        """Find it, and leave the rest to execveat(2), at the end of this turn."""
         given = {entry.partition("=")[0] for entry in self.env}
         env = [*self.env, *(e for e in context.env if e.partition("=")[0] not in given)]
         path = next((entry[5:] for entry in env if entry.startswith("PATH=")), os.defpath)
@@ -208,11 +161,16 @@ class Execute(Step):
         wire = FIRST_FD + self.preserve
         trampoline = context.fds.get("trampoline", -1)
         if trampoline < 0:  # --without seal: the old way, with the hole in it
-            execve(program, self.args, env)
+            context.execute(program, self.args, env, "")
+            return
         if trampoline == wire:
             trampoline = fcntl.fcntl(trampoline, fcntl.F_DUPFD_CLOEXEC, wire + 1)
         if context.wire_fd >= 0:
             os.dup2(context.wire_fd, wire)
             os.set_inheritable(wire, True)  # dup2 of a number onto itself does nothing
+        # A seccomp profile may allow execve and never have heard of execveat.  Then the same file
+        # has a name in /proc, if that is a real procfs and nothing of the image's.
+        again = f"/proc/self/fd/{trampoline}" if is_procfs("/proc/self/fd") else ""
         mode = "minicontainer-init" if self.init else "minicontainer-exec"
-        execveat(trampoline, [mode, str(wire), program, *self.args], env)
+        waits = "wait" if context.waits else "go"
+        context.execute(trampoline, [mode, str(wire), waits, program, *self.args], env, again)

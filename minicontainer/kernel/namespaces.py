@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# ---- vocabulary and verbs: in nscalls.py, and clone3(2) in process.py
+# ---- vocabulary and verbs: in nscalls.py, and clone3(2) in clone.py
 
 # ---- steps: the CLONE ones are not run; clone3(2) ORs their flags together
 

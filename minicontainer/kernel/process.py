@@ -1,40 +1,28 @@
-"""A process, and how one is made: clone3(2), the system call that is the whole idea.
+"""A process told about its own life: who may look into it, when it dies, what it may become.
 
-fork(2) makes a copy of the calling process.  clone3 is fork with a list of wishes: each CLONE_NEW*
-flag asks that the child see a fresh copy of one of the kernel's tables (mounts, process ids,
-network links, ...) instead of sharing its parent's.  A child with such wishes *is* a container;
-everything else in this house is furniture.
+A process is made by clone3(2) (kernel/clone.py) and lives until it ends or is killed.  Its parent
+holds a pidfd, a descriptor that, unlike a pid, can never come to mean another process
+(pidfd_open(2)); it becomes readable when the process has ended.  Some of what the kernel keeps
+about a process has no call of its own: prctl(2) has a number for each, or /proc/PID a file.
 
-clone3 also hands back a pidfd: a descriptor for the child that, unlike a pid, can never come to
-mean another process (pidfd_open(2)).  It becomes readable when the child has ended.
-
-By hand:   unshare --uts --pid --fork sh
-See it:    ls -l /proc/self/ns ; strace -f -e clone3 minicontainer run --rm alpine true
+By hand:   setpriv --pdeathsig KILL --no-new-privs sh ; choom -p $$ -n 500
+See it:    grep NoNewPrivs /proc/self/status ; cat /proc/self/oom_score_adj ; ls -l /proc/self/fd
+Man pages: prctl(2), waitid(2), pidfd_send_signal(2), proc(5)
 """
 
 from __future__ import annotations
 
 import _signal
-import errno
 import os
 
-from minicontainer.libc import C, Flags, address, check, ffi, syscall
+from minicontainer.libc import C, check
 from minicontainer.step import HOST, Context, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-# ---- vocabulary: include/uapi/linux/sched.h
-
-CLONE_PIDFD = 0x00001000
-CLONE_INTO_CGROUP = 0x200000000
-CLONE_FLAGS = {
-    "CLONE_NEWTIME": 0x80, "CLONE_PIDFD": CLONE_PIDFD, "CLONE_NEWNS": 0x00020000,
-    "CLONE_NEWCGROUP": 0x02000000, "CLONE_NEWUTS": 0x04000000, "CLONE_NEWIPC": 0x08000000,
-    "CLONE_NEWUSER": 0x10000000, "CLONE_NEWPID": 0x20000000, "CLONE_NEWNET": 0x40000000,
-    "CLONE_INTO_CGROUP": CLONE_INTO_CGROUP,
-}  # fmt: skip
+# ---- vocabulary
 
 # include/uapi/linux/prctl.h; by cffi: importing python-prctl costs a millisecond (docs/adr/0004)
 _PR_SET_PDEATHSIG = 1
@@ -45,39 +33,6 @@ _SIGCHLD = 17
 _SIGKILL = 9
 
 # ---- verbs
-
-
-def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
-    """Make a child with ``flags`` (CLONE_NEW*): (pid, pidfd) in the parent, (0, -1) in the child.
-
-    No stack is given, so the child goes on with a copy of ours, as after fork(2).  The C library
-    and CPython are not told: the child must stay single-threaded, print nothing, and exec soon.
-    ``cgroup_fd`` is for CLONE_INTO_CGROUP.  Raises KernelError: clone(2), "ERRORS".
-    """
-    pidfd = ffi.new("int *", -1)
-    arguments = ffi.new("struct clone_args *")
-    arguments.flags = flags | CLONE_PIDFD
-    arguments.pidfd = address(pidfd)
-    arguments.exit_signal = _SIGCHLD
-    if flags & CLONE_INTO_CGROUP:
-        arguments.cgroup = cgroup_fd
-    pid = syscall("clone3", address(arguments), ffi.sizeof("struct clone_args"))
-    if pid == 0:
-        return 0, -1
-    check(
-        pid, "clone3", Flags(flags | CLONE_PIDFD, CLONE_FLAGS),
-        meaning={
-            errno.EPERM: "new namespaces need CAP_SYS_ADMIN (or a new user namespace)",
-            errno.ENOSPC: "a limit in /proc/sys/user/max_*_namespaces is reached",
-            errno.EUSERS: "user namespaces are nested too deep (32), or their limit is reached",
-            errno.EINVAL: "this kernel was built without one of these namespaces",
-            errno.EBUSY: "the cgroup hands controllers to children, so it may hold no process",
-            errno.EOPNOTSUPP: "the cgroup is of type 'domain invalid'",
-            errno.EAGAIN: "a limit on the number of processes is reached",
-            errno.ENOSYS: "clone3 is forbidden here (an outer container's seccomp filter?)",
-        },
-    )  # fmt: skip
-    return pid, int(pidfd[0])
 
 
 def wait(pidfd: int) -> int:
@@ -156,7 +111,7 @@ class DieWithRuntime(Step):
         return "setpriv --pdeathsig KILL"
 
     def run(self, context: Context) -> None:
-        """One prctl; and if the runtime is gone already, that is the end too."""
+        """One prctl.  A runtime that is gone by now is noticed before the exec (clone.c)."""
         set_parent_death_signal(_SIGKILL)
 
 
@@ -185,7 +140,8 @@ class NoNewPrivileges(Step):
 class SetOomScore(Step):
     """Tell the out-of-memory killer how willingly to choose this container: proc(5),
     /proc/PID/oom_score_adj, -1000 (never) to 1000 (first).  The host side writes it: lowering
-    needs CAP_SYS_RESOURCE in the host's user namespace."""
+    needs CAP_SYS_RESOURCE in the host's user namespace.  And it does so late: processes that share
+    their memory share this number, too."""
 
     side: ClassVar[str] = HOST
     name = "oom-score"

@@ -148,9 +148,7 @@ class ResetSignals(Step):
 
     def run(self, context: Context) -> None:
         """sigaction(2) for each, sigprocmask(2) once."""
-        for number in _signal.valid_signals():
+        for number in range(1, 65):
             if number not in _UNCHANGEABLE:
-                _signal.signal(number, _signal.SIG_DFL)
-        for number in LIBRARY_SIGNALS:
-            reset_raw(number)
+                reset_raw(number)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

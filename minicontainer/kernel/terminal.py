@@ -52,8 +52,8 @@ def open_ptmx(devpts: str = "/dev/pts") -> int:
     Raises KernelError."""
     directory = _open(devpts, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        answer = ffi.new("long[16]")
-        check(C.fstatfs(directory, answer), "fstatfs", devpts)
+        answer = ffi.new("long *")
+        check(C.file_system_of(directory, answer), "fstatfs", devpts)
         if answer[0] != DEVPTS_SUPER_MAGIC:
             raise KernelError("fstatfs", devpts, errno.ENOTTY, "no devpts is mounted there")
         name = ffi.new("char[]", b"ptmx")

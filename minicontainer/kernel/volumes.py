@@ -46,8 +46,8 @@ PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
 
 def is_procfs(fd: int) -> bool:
     """Is the file behind ``fd`` on a procfs?  fstatfs(2)."""
-    answer = ffi.new("long[16]")
-    return bool(C.fstatfs(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
+    answer = ffi.new("long *")
+    return bool(C.file_system_of(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
 
 
 # ---- steps

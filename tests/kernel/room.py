@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minicontainer.libc import C, check
+from minicontainer.libc import C, address, check, ffi, syscall
 from minicontainer.mountcalls import mount
 from minicontainer.step import Context
 
@@ -41,6 +41,16 @@ def namespace(kind: str, pid: int | str = "self") -> str:
 def unshare(flags: int) -> None:
     """Not the product's: what is tested is not used to test it."""
     check(C.unshare(flags), "unshare", hex(flags))
+
+
+def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """(pid, pidfd), or (0, -1) in the child, which goes on with a copy of all we have."""
+    pidfd = ffi.new("int *", -1)
+    # flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, its size
+    words = [flags | 0x1000, address(pidfd), 0, 0, 17, 0, 0, 0, 0, 0, max(cgroup_fd, 0)]
+    arguments = ffi.new("uint64_t[11]", words)
+    pid = check(syscall("clone3", address(arguments), 88), "clone3", hex(flags))
+    return (pid, int(pidfd[0])) if pid else (0, -1)
 
 
 def in_child(action: Callable[[], Any]) -> int:

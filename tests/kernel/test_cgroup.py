@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from minicontainer.errors import KernelError
-from minicontainer.kernel import cgroup, process
-from tests.kernel.room import Paused, Room
+from minicontainer.kernel import cgroup
+from tests.kernel.room import Paused, Room, clone3
 from tests.unit.mutants import fails, mutant
 
 pytestmark = pytest.mark.requires_root
@@ -52,7 +52,7 @@ def check_step(below, place, module=cgroup):
     step = module.MakeCgroup(below + "/minicontainer/id")
     step.run(room)
     born = module.BeBornInCgroup()
-    with Paused(make=lambda: process.clone3(born.wish(room), room.cgroup_fd)) as pid:
+    with Paused(make=lambda: clone3(born.wish(room), room.cgroup_fd)) as pid:
         with open(f"/proc/{pid}/cgroup") as file:
             assert f"0::{below}/minicontainer/id\n" in file.read()
         with pytest.raises(KernelError, match=r"mkdir.*EEXIST.*another container lives"):

@@ -13,7 +13,6 @@ import mmap
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -27,7 +26,8 @@ import pytest
 from minicontainer import mountcalls
 from minicontainer.errors import CannotExecute, CommandNotFound, KernelError, MinicontainerError
 from minicontainer.kernel import exec as exec_
-from minicontainer.kernel import seal
+from minicontainer.kernel import process, seal
+from minicontainer.kernel.clone import Child
 from minicontainer.libc import C, check
 from minicontainer.step import Context, Step
 from minicontainer.trampoline_build import FLAGS, TRAMPOLINE
@@ -51,34 +51,38 @@ class Ended(NamedTuple):
 
 
 def execute(*steps: Step, env: tuple[str, ...] = ("PATH=/usr/bin:/bin",), prepare=None) -> Ended:
-    """Run steps in a child, the last of which execs; ``prepare`` is called in it first."""
-    wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """Run steps in a child, the last of which has it exec; ``prepare`` is called in it first."""
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            wire.close()
-            os.dup2(write, 1)
-            os.dup2(write, 2)
-            context = Context("test", "")
-            context.wire_fd = theirs.fileno()
-            context.env = list(env)
-            if prepare:
-                prepare()
-            for step in steps:
-                step.run(context)
-        except MinicontainerError as error:
-            theirs.send(f"RAISED\0{type(error).__name__}\0{error.message}".encode())
-        finally:
-            os._exit(99)
-    theirs.close()
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        out = pipe.read()
-    said = wire.recv(65536).decode()
-    wire.close()
-    _, status = os.waitpid(pid, 0)
-    return Ended(os.waitstatus_to_exitcode(status), out, said.split("\0") if said else [])
+    child = Child()
+    assert child.wire > 10, "the tests use the numbers below as they like"
+    context = Context("test", "")
+    context.wire_fd, context.execute, context.env = child.wire, child.execute, list(env)
+
+    def turn() -> None:
+        os.dup2(write, 1)
+        os.dup2(write, 2)
+        if prepare:
+            prepare()
+        for step in steps:
+            step.run(context)
+
+    child.start(0)
+    try:
+        child.turn(turn)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            out = pipe.read()
+        said = child.hear().decode()
+        status = process.wait(child.pidfd)
+    except MinicontainerError as error:
+        process.kill(child.pidfd)
+        process.wait(child.pidfd)
+        os.close(write)
+        os.close(read)
+        status, out, said = 99, b"", f"RAISED\0{type(error).__name__}\0{error.message}"
+    child.close()
+    os.close(child.pidfd)
+    return Ended(status, out, said.split("\0") if said else [])
 
 
 def program(*args: str, init: bool = False) -> tuple[Step, ...]:
@@ -510,19 +514,29 @@ def test_before_linux_6_3(monkeypatch):
 ATTACK = Path(__file__).with_name("attack.c")
 
 RUNTIME = """
-import sys
+import os, sys
 sys.path += {paths!r}
 from minicontainer.kernel import exec as exec_
-from minicontainer.kernel import seal
+from minicontainer.kernel import process, seal
+from minicontainer.kernel.clone import Child
 from minicontainer.libc import C, check
 from minicontainer.step import Context
 from tests.kernel.test_exec import EnterRoot
 context = Context("test", "")
 if {sealed!r}:
     seal.SealTrampoline().run(context)
-EnterRoot({root!r}).run(context)
-exec_.CloseDescriptors().run(context)
-exec_.Execute(({entrypoint!r},), ("PATH=/bin",)).run(context)
+def turn():
+    EnterRoot({root!r}).run(context)
+    exec_.CloseDescriptors().run(context)
+    exec_.Execute(({entrypoint!r},), ("PATH=/bin",)).run(context)
+if not {sealed!r}:  # the attack waits until nobody executes the file any more, so: no parent
+    context.execute = lambda program, argv, env, again: os.execve(program, argv, {{"PATH": "/bin"}})
+    turn()
+child = Child()
+context.execute = child.execute
+child.start(0)
+child.turn(turn)
+sys.exit(process.wait(child.pidfd))
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minicontainer.errors import KernelError
 from minicontainer.kernel import idmap, process
 from minicontainer.kernel.idmap import outside_id
-from tests.kernel.room import Paused, Room, namespace, status
+from tests.kernel.room import Paused, Room, clone3, namespace, status
 from tests.support import forked
 from tests.unit.mutants import fails, mutant
 
@@ -50,7 +50,7 @@ def check_maps(tmp_path, module=idmap):
         os.setgroups([0, 4])  # the host's, which must not stay
         go_read, go_write = os.pipe()
         done_read, done_write = os.pipe()
-        pid, pidfd = process.clone3(module.NewUserNamespace().wish(Room()))
+        pid, pidfd = clone3(module.NewUserNamespace().wish(Room()))
         if pid == 0:
             try:
                 before = os.getuid()
@@ -123,7 +123,7 @@ def test_the_check_on_maps_can_fail(reachable, old, new):
 )
 def test_maps_that_the_kernel_refuses(ranges, words):
     def inside():
-        with Paused(make=lambda: process.clone3(0x10000000)) as pid:
+        with Paused(make=lambda: clone3(0x10000000)) as pid:
             idmap.write_map(pid, "uid_map", ranges)
 
     with pytest.raises(KernelError, match=f"(?s)write.*uid_map.*{words}"):
@@ -133,7 +133,7 @@ def test_maps_that_the_kernel_refuses(ranges, words):
 @root_only
 def test_a_map_is_written_once():
     def inside():
-        with Paused(make=lambda: process.clone3(0x10000000)) as pid:
+        with Paused(make=lambda: clone3(0x10000000)) as pid:
             idmap.write_map(pid, "uid_map", UIDS)
             idmap.write_map(pid, "uid_map", UIDS)
 

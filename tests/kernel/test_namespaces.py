@@ -8,9 +8,9 @@ import pytest
 
 from minicontainer import nscalls
 from minicontainer.errors import KernelError
-from minicontainer.kernel import namespaces, process
+from minicontainer.kernel import namespaces
 from minicontainer.step import CLONE, CONTAINER
-from tests.kernel.room import Paused, Room, namespace, status
+from tests.kernel.room import Paused, Room, clone3, namespace, status
 from tests.support import forked
 from tests.unit.mutants import fails, mutant
 
@@ -27,7 +27,7 @@ def check_born(file, module=namespaces):
     """In this kind it is elsewhere, in all others where we are."""
     step = getattr(module, BORN[file])()
     assert step.side == CLONE
-    with Paused(make=lambda: process.clone3(step.wish(Room()))) as pid:
+    with Paused(make=lambda: clone3(step.wish(Room()))) as pid:
         for kind in ALL:
             assert (namespace(kind, pid) != namespace(kind)) == (kind == file), kind
 
@@ -49,7 +49,7 @@ def test_all_flags_together_and_the_first_process_is_one():
     flags = 0
     for name in BORN.values():
         flags |= getattr(namespaces, name)().wish(Room())
-    with Paused(make=lambda: process.clone3(flags)) as pid:
+    with Paused(make=lambda: clone3(flags)) as pid:
         assert status("NSpid", pid).split() == [str(pid), "1"]
         assert all(namespace(kind, pid) != namespace(kind) for kind in BORN)
 

@@ -1,4 +1,4 @@
-"""kernel/process.py: a child by clone3(2), its pidfd, how it ends, and four prctls.
+"""kernel/process.py: how a child ends, its pidfd, and four prctls.
 
 python-prctl reads back what was set: it is not our code."""
 
@@ -11,18 +11,15 @@ import signal
 import prctl
 import pytest
 
-from minicontainer.errors import KernelError
 from minicontainer.kernel import process
-from tests.kernel.room import Paused, Room, in_child, namespace, status
+from tests.kernel.room import Paused, Room, clone3, in_child, status
 from tests.support import forked
 from tests.unit.mutants import fails, mutant
 
-NEWUTS, NEWPID = 0x04000000, 0x20000000
 
-
-def child(action, flags=0, module=process) -> tuple[int, int]:
+def child(action) -> tuple[int, int]:
     """clone3, with something to do for the child."""
-    pid, pidfd = module.clone3(flags)
+    pid, pidfd = clone3(0)
     if pid == 0:
         try:
             action()
@@ -31,58 +28,11 @@ def child(action, flags=0, module=process) -> tuple[int, int]:
     return pid, pidfd
 
 
-def check_clone(module=process):
-    read, write = os.pipe()
-    pid, pidfd = child(lambda: os.write(write, str(os.getpid()).encode()), module=module)
-    os.close(write)
-    assert os.read(read, 100) == str(pid).encode()
-    os.close(read)
-    assert not os.get_inheritable(pidfd)
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        assert f"Pid:\t{pid}\n" in file.read()
-    assert module.wait(pidfd) == 99
-    os.close(pidfd)
-
-
-def test_clone3_gives_pid_and_pidfd_of_the_same_child():
-    check_clone()
-
-
-def test_the_child_gets_zero_and_no_descriptor():
-    pid, pidfd = process.clone3(0)
-    if pid == 0:
-        os._exit(0 if pidfd == -1 else 1)
-    assert process.wait(pidfd) == 0
-    os.close(pidfd)
-
-
-@pytest.mark.requires_root
-def test_the_child_is_born_in_what_was_wished():
-    read, write = os.pipe()
-
-    def tell():
-        os.write(write, f"{os.getpid()} {namespace('uts')}".encode())
-
-    pid, pidfd = child(tell, NEWUTS | NEWPID)
-    number, uts = os.read(read, 200).decode().split()
-    assert (number, uts != namespace("uts")) == ("1", True)
-    assert process.wait(pidfd) == 99
-    for fd in (read, write, pidfd):
-        os.close(fd)
-    assert pid > 1
-
-
-def test_what_the_kernel_refuses_is_an_error_with_the_flags_names():
-    with pytest.raises(KernelError, match=r"clone3\(.*CLONE_NEWNS.*EINVAL") as caught:
-        process.clone3(0x00020000 | 0x200)  # CLONE_NEWNS excludes CLONE_FS
-    assert caught.value.errno == 22
-
-
 # ---- the end
 
 
 def ends_with(action, module=process) -> int:
-    _, pidfd = child(action, module=module)
+    _, pidfd = child(action)
     try:
         return module.wait(pidfd)
     finally:

@@ -49,7 +49,7 @@ Fork = Callable[[Callable[[], Any]], Any]
 def syscall(number: int, *args: int) -> int:
     """A system call with nothing in between: its result, or -errno."""
     six = [*args, 0, 0, 0, 0, 0, 0][:6]
-    result = libc.C.syscall(number, *six)
+    result = libc.C.system_call(number, *six)
     return int(result) if result != -1 else -libc.ffi.errno
 
 

@@ -85,6 +85,7 @@ def tell(level: int, kind: Any = TextExplainer, word: str = "it", **options: Any
     explainer.calls = ["clone3(CLONE_NEWNS) = 7"]
     explainer.cloned([born], context, 250_000)
     explainer.begin(last, context)
+    explainer.end(last, context, 10_000, [])
     explainer.running(context)
     return "".join(said)
 

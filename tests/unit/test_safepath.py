@@ -231,7 +231,7 @@ def exchange(one: Path, two: Path) -> None:
     names = [ffi.new("char[]", bytes(path)) for path in (one, two)]
     number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
     check(
-        C.syscall(number, at_fdcwd, address(names[0]), at_fdcwd, address(names[1]),
+        C.system_call(number, at_fdcwd, address(names[0]), at_fdcwd, address(names[1]),
                   rename_exchange, 0),
         "renameat2", one, two,
     )  # fmt: skip

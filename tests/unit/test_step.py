@@ -139,12 +139,13 @@ def a_plan(module=step_, sides=(HOST, CLONE, HOST, CONTAINER)):
 def check_parts(module, sides):
     plan = a_plan(module, sides)
     before, clone = plan.before_clone(), plan.clone()
-    after, inside = plan.after_clone(), plan.container()
-    assert sorted(before + clone + after + inside, key=lambda s: int(s.name)) == list(plan)
-    assert all(s.side == HOST for s in before + after)
+    after, inside, late = plan.after_clone(), plan.container(), plan.before_program()
+    assert sorted(before + clone + after + inside + late, key=lambda s: int(s.name)) == list(plan)
+    assert all(s.side == HOST for s in before + after + late)
+    assert plan.host() == before + after + late
     assert all(s.side == CLONE for s in clone)
     assert all(s.side == CONTAINER for s in inside)
-    for part in (before, clone, after, inside):
+    for part in (before, clone, after, inside, late):
         numbers = [int(s.name) for s in part]
         assert numbers == sorted(numbers)
     # the border is the first clone step, or the first container step if nothing is cloned
@@ -152,7 +153,10 @@ def check_parts(module, sides):
     if border is None:
         border = sides.index(CONTAINER) if CONTAINER in sides else len(sides)
     assert all(int(s.name) < border for s in before)
-    assert all(int(s.name) > border for s in after)
+    assert all(int(s.name) > border for s in after + late)
+    last = max([n for n, side in enumerate(sides) if side == CONTAINER], default=len(sides))
+    assert all(int(s.name) < max(last, border) for s in after)
+    assert all(int(s.name) > max(last, border) for s in late)
 
 
 @given(st.lists(st.sampled_from([HOST, CLONE, CONTAINER]), max_size=12))
@@ -163,7 +167,9 @@ def test_every_step_is_in_exactly_one_part(sides):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("for s in self.steps[first:] if s.side == HOST", "for s in self.steps if s.side == HOST"),
+        ("self.steps[self._first_clone() : self._late()]", "self.steps[: self._late()]"),
+        ("self.steps[self._first_clone() : self._late()]", "self.steps[self._first_clone() :]"),
+        ("for s in self.steps[self._late() :] if", "for s in self.steps if"),
         ("for s in self.steps[:first] if s.side == HOST", "for s in self.steps[:first]"),
         ("if step.side == CLONE:\n                return index", "pass"),
         ("if step.side == CONTAINER:\n                return index", "pass"),
@@ -173,7 +179,10 @@ def test_the_check_on_parts_can_fail(old, new):
     broken = mutant(step_, old, new)
 
     def check():
-        for sides in ([HOST, CLONE, HOST], [CONTAINER, CLONE, HOST, CLONE], [CONTAINER, HOST]):
+        for sides in (
+            [HOST, CLONE, HOST], [CONTAINER, CLONE, HOST, CLONE], [CONTAINER, HOST],
+            [CLONE, HOST, CONTAINER, HOST],
+        ):  # fmt: skip
             check_parts(broken, sides)
             check_parts(broken, [HOST, *sides])
 

@@ -50,11 +50,13 @@ def mutant(tmp_path: Path) -> Callable[[str, str], Path]:
 class Started:
     """A trampoline that runs, and our end of its wire."""
 
+    when = "go"
+
     def __init__(self, trampoline: Path, mode: str, program: str, *argv: str, **env: str) -> None:
         self.wire, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.wire.settimeout(20)
         self.process = subprocess.Popen(
-            [f"minicontainer-{mode}", str(theirs.fileno()), program, *argv],
+            [f"minicontainer-{mode}", str(theirs.fileno()), self.when, program, *argv],
             executable=trampoline,
             env=env or {"A": "1"},
             pass_fds=[theirs.fileno()],
@@ -237,7 +239,7 @@ def behind_filter(trampoline: Path) -> int:
     if pid == 0:
         try:
             allowed.load()
-            os.execve(trampoline, ["minicontainer-exec", "99", "/no/such", "x"], {})
+            os.execve(trampoline, ["minicontainer-exec", "99", "go", "/no/such", "x"], {})
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -345,7 +347,7 @@ def check_closes_wire(trampoline: Path, started: Callable[..., Started]) -> None
 def check_foreground(trampoline: Path) -> None:
     """At a terminal the program is in front, in a group of its own, and Ctrl-C is for it alone."""
     program = "/bin/sh sh -c 'cat /proc/$$/stat; exec cat'"
-    script = f"exec -a minicontainer-init {trampoline} 9 {program}"
+    script = f"exec -a minicontainer-init {trampoline} 9 go {program}"
     child = pexpect.spawn("bash", ["-c", script], timeout=10, encoding="utf-8")
     try:
         child.expect(r"(\d+) \(.*\) \S (\d+) (\d+) (\d+) \d+ (\d+) [^\r\n]*\r\n")
@@ -376,7 +378,7 @@ def test_init_puts_the_program_in_the_foreground(trampoline):
 
 def test_init_as_pid_1(trampoline):
     """In a pid namespace the kernel would drop what has no handler; init gets it all the same."""
-    script = 'exec -a minicontainer-init "$0" 9 /bin/sh sh -c "trap \'echo TERM; exit 5\' TERM; echo $$ ready; while :; do sleep 0.05; done"'  # noqa: E501
+    script = 'exec -a minicontainer-init "$0" 9 go /bin/sh sh -c "trap \'echo TERM; exit 5\' TERM; echo $$ ready; while :; do sleep 0.05; done"'  # noqa: E501
     done = subprocess.Popen(
         ["unshare", "--pid", "--fork", "--kill-child", "bash", "-c", script, trampoline],
         stdout=subprocess.PIPE, text=True,

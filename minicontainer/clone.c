@@ -1,0 +1,245 @@
+/*
+ * A child that borrows our memory, and takes turns with us: the C half of kernel/clone.py.
+ *
+ * clone3(2) with CLONE_VM makes a process that has everything of its own (descriptors, directory,
+ * namespaces, credentials) but memory: that is ours, the Python interpreter in it included.  The
+ * two never run Python at the same time.  The child sleeps in read(2) until it is given a turn;
+ * while it has its turn, we sleep.  In a turn it calls one Python function, as this very thread
+ * would; what the function leaves in memory is there for us afterwards, and what it asks of the
+ * kernel (mounts, credentials, ...) has happened to the child alone.  When it executes a program,
+ * the kernel gives it memory of its own: vfork(2) is the same idea with one long turn.
+ *
+ * These few lines are in C because nothing of a Python frame may be left open when the child
+ * leaves: execve(2) is called when the interpreter is at rest.
+ *
+ * Man pages: clone(2), vfork(2), execveat(2); docs.python.org/3/c-api/init.html (thread states).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define STACK (8 << 20) /* bytes of address space; only what is touched becomes memory */
+#define GUARD 4096      /* below it: running into it is a fault, not somebody else's data */
+
+struct child {
+    int wire, host_end; /* a socket pair: the child's end, and ours */
+    int pidfd;
+    uint64_t turn;        /* the Python function to call: a PyObject * */
+    void *state;          /* the child's own PyThreadState: ours stays as it is, whatever happens */
+    char *stack;
+    sigset_t mask;        /* of signals: what ours was when the child was born */
+    /* What to execute at the end of a turn; argv NULL: nothing yet. */
+    int program;          /* a descriptor for execveat(2), or AT_FDCWD: then it is `path` */
+    const char *path;
+    const char *path_again; /* tried where execveat(2) is forbidden; may be NULL */
+    const char **argv, **envp;
+    int error;            /* execve(2) failed with this errno */
+    int left;             /* execve(2) has been called: if the child is gone, that is why */
+    int busy;             /* it is in Python: if it is gone, it was killed there */
+};
+
+/* Python's private notion of who holds the interpreter lock in this thread. */
+static PyThreadState *current_state(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyThreadState_GetUnchecked();
+#else
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
+/* From 3.14 on Python compares the stack pointer with the stack it believes to be on. */
+extern int PyUnstable_ThreadState_SetStackProtection(PyThreadState *, void *, size_t)
+    __attribute__((weak));
+
+static void execute(struct child *me)
+{
+    int flags = me->program == AT_FDCWD ? 0 : AT_EMPTY_PATH, error;
+    sigset_t mask;
+
+    /* Still blocked since birth (all but SIGKILL)?  A program inherits what its runtime had. */
+    if (!pthread_sigmask(SIG_SETMASK, NULL, &mask) && sigismember(&mask, SIGTERM) == 1)
+        pthread_sigmask(SIG_SETMASK, &me->mask, NULL);
+    me->left = 1;
+    syscall(SYS_execveat, me->program, me->path, me->argv, me->envp, flags);
+    error = errno;
+    if (me->path_again && (error == EPERM || error == EACCES || error == ENOSYS))
+        execve(me->path_again, (char *const *)me->argv, (char *const *)me->envp);
+    me->error = error; /* still here */
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    me->left = 0;
+    me->argv = NULL;
+}
+
+/* The child, between clone3(2) and execve(2), on a stack of its own. */
+__attribute__((noreturn, used)) static void child_lives(struct child *me)
+{
+    struct pollfd host = { .fd = me->wire };
+    char word;
+
+    close(me->host_end); /* with a copy open here, the death of the runtime would go unnoticed */
+    for (;;) {
+        if (recv(me->wire, &word, 1, 0) != 1)
+            _exit(125); /* the runtime is gone */
+        me->busy = 1;
+        PyEval_RestoreThread(me->state);
+        PyObject *nothing = PyObject_CallObject((PyObject *)(uintptr_t)me->turn, NULL);
+        if (!nothing)
+            PyErr_Clear(); /* clone.py's function catches whatever is raised */
+        Py_XDECREF(nothing);
+        PyEval_SaveThread();
+        me->busy = 0;
+        if (me->argv) {
+            /* From here on the runtime's death is noticed by others: the kernel's death signal,
+               or a trampoline that waits.  Before here, by this. */
+            if (poll(&host, 1, 0) > 0 && host.revents & POLLHUP)
+                _exit(125);
+            execute(me);
+        }
+        if (send(me->wire, &word, 1, MSG_NOSIGNAL) != 1)
+            _exit(125);
+    }
+}
+
+/* clone3(2), as syscall(2) would make it; but the child cannot return to where its parent called
+   from, for it is on another stack: it goes straight to child_lives, and never comes back. */
+static long clone3_to_child(struct clone_args *args, struct child *child)
+{
+    long result;
+#if defined __x86_64__
+    register struct child *whose __asm__("r8") = child; /* a system call keeps all but rcx, r11 */
+    __asm__ volatile("syscall\n\t"
+                     "test %%rax, %%rax\n\t"
+                     "jnz 1f\n\t"
+                     "xor %%ebp, %%ebp\n\t" /* the end of the list of frames */
+                     "mov %%r8, %%rdi\n\t"
+                     "call *%[lives]\n"
+                     "1:"
+                     : "=a"(result)
+                     : "a"((long)SYS_clone3), "D"(args), "S"(sizeof *args), "r"(whose),
+                       [lives] "b"(child_lives)
+                     : "rcx", "r11", "memory");
+#elif defined __aarch64__
+    register long x0 __asm__("x0") = (long)args;
+    register long x1 __asm__("x1") = sizeof *args;
+    register long x8 __asm__("x8") = SYS_clone3;
+    register struct child *whose __asm__("x9") = child;
+    register void (*lives)(struct child *) __asm__("x10") = child_lives;
+    __asm__ volatile("svc 0\n\t"
+                     "cbnz x0, 1f\n\t"
+                     "mov x29, xzr\n\t"
+                     "mov x0, x9\n\t"
+                     "blr x10\n"
+                     "1:"
+                     : "+r"(x0)
+                     : "r"(x1), "r"(x8), "r"(whose), "r"(lives)
+                     : "memory");
+    result = x0;
+#else
+#error "minicontainer knows x86_64 and aarch64"
+#endif
+    return result;
+}
+
+/* Make the child: its pid, or -errno.  It waits for its first turn. */
+static long child_start(struct child *child, uint64_t flags, int cgroup)
+{
+    /* Of our signal handlers the child gets none; nor may they run in it before it is born: it
+       has our memory, but it is not us.  So every signal is blocked, until its program runs. */
+    struct clone_args args = {
+        .flags = flags | CLONE_VM | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        .pidfd = (uint64_t)(uintptr_t)&child->pidfd,
+        .exit_signal = SIGCHLD,
+        .stack = (uint64_t)(uintptr_t)child->stack,
+        .stack_size = STACK,
+        .cgroup = cgroup,
+    };
+    sigset_t every;
+    long pid;
+
+    sigfillset(&every);
+    pthread_sigmask(SIG_SETMASK, &every, &child->mask);
+    pid = clone3_to_child(&args, child);
+    pthread_sigmask(SIG_SETMASK, &child->mask, NULL);
+    return pid;
+}
+
+/* Give the child its turn and sleep meanwhile.  1: it has come back to wait for another.
+   0: it has left our memory, by executing its program or by dying. */
+static int child_turn(struct child *child)
+{
+    sigset_t every, before;
+    char words[2];
+    ssize_t size = -1;
+
+    /* A handler would ask the interpreter, in which the child is, to call its Python half. */
+    sigfillset(&every);
+    pthread_sigmask(SIG_SETMASK, &every, &before);
+    if (send(child->host_end, "t", 1, MSG_NOSIGNAL) == 1) {
+        /* Peek: what the trampoline says, once it is the child's program, is for others. */
+        size = recv(child->host_end, words, sizeof words, MSG_PEEK);
+        if (size == 1)
+            recv(child->host_end, words, 1, 0);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (size == 1)
+        return 1;
+    /* If it was killed in the middle of Python, the lock is still its: nobody else can let go. */
+    if (current_state() == child->state)
+        PyEval_SaveThread();
+    return 0;
+}
+
+/* A stack and a thread state for the child: 0, or an errno. */
+static int child_prepare(struct child *child)
+{
+    PyGILState_STATE mine;
+    int error = 0;
+
+    child->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    if (child->stack == MAP_FAILED) {
+        child->stack = NULL;
+        return errno;
+    }
+    mprotect(child->stack, GUARD, PROT_NONE);
+
+    mine = PyGILState_Ensure();
+    child->state = PyThreadState_New(PyThreadState_GetInterpreter(PyThreadState_Get()));
+    if (!child->state)
+        error = ENOMEM;
+#if PY_VERSION_HEX >= 0x030E0000
+    else if (!PyUnstable_ThreadState_SetStackProtection)
+        error = ENOSYS;
+    else if (PyUnstable_ThreadState_SetStackProtection(child->state, child->stack, STACK))
+        error = EINVAL;
+#endif
+    PyGILState_Release(mine);
+    return error;
+}
+
+/* The child has left our memory: what was made for it is free again.  But where it was killed in
+   the middle of Python, its frames still lie there, and others may point to them: they stay. */
+static void child_free(struct child *child)
+{
+    if (child->busy)
+        return;
+    if (child->state) {
+        PyGILState_STATE mine = PyGILState_Ensure();
+        PyThreadState_Clear(child->state);
+        PyThreadState_Delete(child->state);
+        PyGILState_Release(mine);
+    }
+    if (child->stack)
+        munmap(child->stack, STACK);
+    child->state = NULL;
+    child->stack = NULL;
+}

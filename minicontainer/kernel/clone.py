@@ -1,0 +1,225 @@
+"""clone3(2), the system call that is the whole idea: a process, with a list of wishes.
+
+fork(2) makes a copy of the calling process.  clone3 asks, table by table, whether the child gets a
+copy, shares its parent's, or sees a fresh one:
+
+    CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_THREAD ...   shares all of them      a thread
+    nothing                                                a copy of each          fork(2)
+    CLONE_VM, until it executes a program                  shares memory only      vfork(2)
+    CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET ...          fresh ones              a container
+
+A child with wishes of the last kind *is* a container; everything else in this house is furniture.
+
+Ours shares our memory as well, until its program runs (``Child``).  A copy would cost us our page
+tables, and then a page for each page that either of us writes to: most of the time of a launch.
+Sharing costs nothing, and what the child's side of a launch finds out (an error, a warning) simply
+lies there for us.  The price is that only one of the two may run at a time: they take turns.
+
+By hand:   unshare --uts --pid --fork sh
+See it:    ls -l /proc/self/ns ; strace -f -e clone3,execveat minicontainer run --rm alpine true
+Man pages: clone(2), vfork(2), pidfd_open(2), execveat(2), unix(7) on SCM_RIGHTS
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from minicontainer.descriptors import PACKETS, receive_descriptor, send_descriptor
+from minicontainer.errors import CannotExecute, KernelError
+from minicontainer.libc import C, Flags, check, ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+# ---- vocabulary: include/uapi/linux/sched.h
+
+CLONE_FLAGS = {
+    "CLONE_NEWTIME": 0x80, "CLONE_VM": 0x100, "CLONE_PIDFD": 0x1000, "CLONE_NEWNS": 0x00020000,
+    "CLONE_NEWCGROUP": 0x02000000, "CLONE_NEWUTS": 0x04000000, "CLONE_NEWIPC": 0x08000000,
+    "CLONE_NEWUSER": 0x10000000, "CLONE_NEWPID": 0x20000000, "CLONE_NEWNET": 0x40000000,
+    "CLONE_CLEAR_SIGHAND": 0x100000000, "CLONE_INTO_CGROUP": 0x200000000,
+}  # fmt: skip
+_ALWAYS = 0x100000000 | 0x1000 | 0x100  # what clone.c adds
+_MEANING = {
+    errno.EPERM: "new namespaces need CAP_SYS_ADMIN (or a new user namespace)",
+    errno.ENOSPC: "a limit in /proc/sys/user/max_*_namespaces is reached",
+    errno.EUSERS: "user namespaces are nested too deep (32), or their limit is reached",
+    errno.EINVAL: "this kernel was built without one of these namespaces, or it is older than "
+    "6.2 and there is to be a time namespace",
+    errno.EBUSY: "the cgroup hands controllers to children, so it may hold no process",
+    errno.EOPNOTSUPP: "the cgroup is of type 'domain invalid'",
+    errno.EAGAIN: "a limit on the number of processes is reached",
+    errno.ENOSYS: "clone3 is forbidden here (an outer container's seccomp filter?)",
+}
+_STACK_MEANING = {
+    errno.ENOMEM: "there is no memory for its stack",
+    errno.ENOSYS: "this Python is a 3.14 that cannot be told of another stack: take a newer one",
+}
+_EXEC_MEANING = {
+    errno.ENOEXEC: "the trampoline was built for another machine",
+    errno.EACCES: "the trampoline lies on a noexec mount, or a security module forbids it",
+    errno.EPERM: "a seccomp profile forbids it",
+    errno.E2BIG: "the arguments and the environment are too long together",
+}
+_AT_FDCWD = -100
+_LIMIT = 64 * 1024  # bytes in one message
+
+# include/uapi/linux/prctl.h
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+
+# ---- verbs
+
+
+class Child:
+    """A child that shares our memory, and does what it is given, turn by turn.
+
+    What a turn asks of the kernel happens to the child: its namespaces, mounts, descriptors and
+    credentials are its own.  What it does to memory, it does to ours.  So a turn imports nothing,
+    and leaves alone what stands for something in the kernel: to close one of our file objects
+    would close the child's copy of the descriptor, and ours never.
+
+    Two socket pairs lead to it: the *wire* gives it its turns, and is there for the program it
+    becomes to speak on; through the *hatch* go descriptors, which no memory can carry."""
+
+    def __init__(self) -> None:
+        self.pid, self.pidfd = 0, -1
+        self._child = ffi.new("struct child *")
+        self._host, wire = _socket.socketpair(*PACKETS)
+        self._hatch, inner = _socket.socketpair(*PACKETS)
+        self._childs_ends = [wire, inner]
+        #: the child's end of the wire, by the child's numbers
+        self.wire = wire.fileno()
+        self._inner = inner.fileno()
+        self._child.host_end, self._child.wire = self._host.fileno(), self.wire
+        self._inward: list[str] = []  # names of the descriptors that lie in the hatch
+        self._outward: list[str] = []
+        self._strings: list[Any] = []  # what C points to
+        self._exec: tuple[Any, ...] = ()  # the call that ``execute`` asked for
+        self._dumpable = C.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+
+    def start(self, flags: int, cgroup_fd: int = -1) -> None:
+        """clone3(2) with ``flags`` (CLONE_NEW*...); ``cgroup_fd`` is for CLONE_INTO_CGROUP.
+
+        The child waits for its first turn.  Raises KernelError, with what the errno means."""
+        error = C.child_prepare(self._child)
+        if error:
+            raise KernelError("mmap", "", error, _STACK_MEANING.get(error, ""))
+        pid = C.child_start(self._child, flags, cgroup_fd)
+        ffi.errno = max(-pid, 0)
+        check(max(pid, -1), "clone3", Flags(flags | _ALWAYS, CLONE_FLAGS), meaning=_MEANING)
+        self.pid, self.pidfd = pid, self._child.pidfd
+        for end in self._childs_ends:  # with a copy open here, end-of-file would never come
+            end.close()
+
+    def turn(self, function: Callable[[], object]) -> bool:
+        """Have the child call ``function``; what that raises is raised here.
+
+        False when the child is gone from our memory: it became what it was told to ``execute``, or
+        it died (``executed`` tells which).  Raises KernelError where the exec failed: execve(2)."""
+        raised: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                function()
+            except BaseException as error:
+                raised.append(error)
+
+        self._child.turn = id(call)  # in CPython, the address of the object
+        back = bool(C.child_turn(self._child))
+        if raised:
+            raise raised[0]
+        if self._child.error or self.executed:
+            ffi.errno = self._child.error
+            check(-1 if self._child.error else 0, *self._exec, meaning=_EXEC_MEANING)
+        return back
+
+    @property
+    def executed(self) -> bool:
+        """Has it left our memory for a program's own?"""
+        return bool(self._child.left)
+
+    def execute(
+        self, program: int | str, argv: Sequence[str], envp: Sequence[str], again: str = ""
+    ) -> None:
+        """In a turn: when it ends, execute the file behind a descriptor, or at a path.
+
+        ``again`` is a path to the same file, for where a seccomp profile allows execve(2) and has
+        never heard of execveat(2).  Raises CannotExecute for what no C string can hold."""
+        path = program if isinstance(program, str) else ""
+        self._child.program = _AT_FDCWD if path else program
+        self._child.path = self._hold(path)
+        self._child.path_again = self._hold(again) if again else ffi.NULL
+        self._child.envp = self._hold_all(envp)
+        self._child.argv = self._hold_all(argv)  # with this, it is decided
+        shown = f"[/* {len(envp)} vars */]"
+        self._exec = (
+            ("execve", program) if path
+            else ("execveat", program, "", list(argv), shown, "AT_EMPTY_PATH")
+        )  # fmt: skip
+
+    def give(self, name: str, fd: int) -> None:
+        """Hand the child a copy of a descriptor of ours: ``taken`` is where it finds it."""
+        send_descriptor(self._hatch.fileno(), fd)
+        self._inward.append(name)
+
+    def taken(self) -> dict[str, int]:
+        """In a turn: what we were given since we last asked."""
+        names, self._inward = self._inward, []
+        return {name: receive_descriptor(self._inner) for name in names}
+
+    def hand_out(self, name: str, fd: int) -> None:
+        """In a turn: ``give``, the other way round."""
+        send_descriptor(self._inner, fd)
+        self._outward.append(name)
+
+    def handed_out(self) -> dict[str, int]:
+        """What the child handed out since we last asked."""
+        names, self._outward = self._outward, []
+        return {name: receive_descriptor(self._hatch.fileno()) for name in names}
+
+    def hear(self) -> bytes:
+        """What the program says on the wire: one message, or b"" when no copy of its end is open
+        any more.  recv(2)."""
+        return self._host.recv(_LIMIT)
+
+    def say(self, words: bytes) -> None:
+        """One message to the program; that it is gone is no error.  send(2)."""
+        try:
+            self._host.send(words, _socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def close(self) -> None:
+        """The child has executed its program, or is dead: free what was there for the two of us.
+
+        "Not dumpable" (kernel/process.py) belongs to the memory, so it was ours, too: prctl(2)."""
+        for end in (self._host, self._hatch, *self._childs_ends):
+            end.close()
+        C.child_free(self._child)
+        if C.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != self._dumpable == 1:
+            C.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+    def _hold(self, text: str) -> Any:
+        """A C string that lives as long as we do."""
+        self._strings.append(c_string(text))
+        return self._strings[-1]
+
+    def _hold_all(self, texts: Sequence[str]) -> Any:
+        """The same for a ``char *[]``, with NULL at its end."""
+        self._strings.append(ffi.new("char *[]", [*map(self._hold, texts), ffi.NULL]))
+        return ffi.cast("const char **", self._strings[-1])
+
+
+def c_string(text: str) -> Any:
+    """A ``char[]``.  Raises CannotExecute for what C cannot hold."""
+    try:
+        string = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise CannotExecute(f"exec: {text!r} has no bytes in this encoding") from None
+    if b"\0" in string:  # C would take the part before it for the whole
+        raise CannotExecute(f"exec: {text!r} holds a NUL byte")
+    return ffi.new("char[]", string)
