@@ -15,7 +15,7 @@ FLOORS = (
      "nscalls", "trees"),
     ("kernel", "kernel.*"),
     ("spec", "oci", "oci_*", "validate", "values", "wire", "look", "story", "narrate", "state",
-     "signals"),
+     "containers", "devicelist", "signals"),
     ("options", "mountflags", "host", "compose", "rootless", "image", "image.*", "plan", "without",
      "asshell", "launch", "console"),
     # "" is minicontainer/__init__.py: what `from minicontainer import ...` offers
