@@ -20,6 +20,7 @@ from minicontainer.containers import Known, find
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 STATS = Table("stats", "[FLAGS] [CONTAINER...]", (
     ("Flags", (
@@ -49,11 +50,12 @@ def stats_command(argv: Sequence[str]) -> int:
     while True:
         time.sleep(pause if before else 0)
         now = take(words, parsed.on("all"), before)
+        known: dict[str, str] = {}
         rows = [
-            statsview.row(sample, before.get(name), full=parsed.on("no-trunc"))
+            statsview.row(sample, before.get(name), known, full=parsed.on("no-trunc"))
             for name, sample in now.items()
         ]
-        missing = statsview.reasons(now.values())
+        missing = statsview.reasons(rows)
         live = not parsed.on("no-stream")
         if live and sys.stdout.isatty() and form in ("", "table"):
             statsview.repaint(rows, missing)
@@ -67,7 +69,7 @@ def stats_command(argv: Sequence[str]) -> int:
         before, pause = now, EACH
 
 
-def show(rows: list[dict[str, object]], form: str) -> str:
+def show(rows: list[dict[str, Any]], form: str) -> str:
     """The rows as text; a table too wide for the terminal becomes two."""
     if form in ("", "table") and sys.stdout.isatty():
         return statsview.tables(rows, os.get_terminal_size(1).columns)

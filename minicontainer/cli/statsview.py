@@ -19,7 +19,7 @@ from minicontainer.step import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from typing import Any
 
 DOCKERS = (
     ("CONTAINER ID", "ID"), ("NAME", "Name"), ("CPU %", "CPUPerc"),
@@ -45,10 +45,11 @@ class Sample(Record):
     network: tuple[int, int] | None  # bytes received and sent since it began
 
 
-def row(now: Sample, before: Sample | None, *, full: bool = False) -> dict[str, object]:
-    """A container with the keys of ``docker stats --format json``, and our own.
-
-    ``Raw`` has the plain numbers: bytes, microseconds; null is "not known"."""
+def row(
+    now: Sample, before: Sample | None, known: dict[str, str], *, full: bool = False
+) -> dict[str, Any]:
+    """A container with the keys of ``docker stats --format json``, and our own; for ``known`` see
+    ``missing``.  ``Raw`` has the plain numbers: bytes, microseconds; null is "not known"."""
     u, one = now.usage, now.container
     limit = memory_limit(u)
     share = None
@@ -77,7 +78,7 @@ def row(now: Sample, before: Sample | None, *, full: bool = False) -> dict[str, 
             percent(one) for one in (u.cpu_pressure, u.memory_pressure, u.io_pressure)
         ) if u.cpu_pressure is not None else UNKNOWN,
         "Raw": {"cpu_percent": cpu, "received_bytes": received, "sent_bytes": sent, **raw},
-        "Missing": missing(one),
+        "Missing": missing(now, known),
     }  # fmt: skip
 
 
@@ -116,25 +117,35 @@ def network(pid: int) -> tuple[int, int] | None:
     return received, sent
 
 
-def missing(one: Known) -> list[str]:
-    """Why some of its columns are empty, as "memory, cpu: the reason"."""
+def missing(now: Sample, known: dict[str, str]) -> list[str]:
+    """Why some of a container's columns are empty, as "memory, cpu: the reason".
+
+    ``known`` remembers the answers: they are the same for all cgroups with the same parent."""
+    one, u = now.container, now.usage
     if not one.has_cgroup:
         return ["all but the network: it has no cgroup of its own"]
-    why = {name: usage.why_missing(one.cgroup, name) for name in ("memory", "cpu", "io", "pids")}
-    why["waits"] = usage.why_no_pressure(one.cgroup)
+    unknown = {"memory": u.memory, "cpu": u.throttled, "io": u.reads, "pids": u.pids}
+    why: dict[str, str] = {}
+    for name in (name for name, value in unknown.items() if value is None):
+        key = f"{os.path.dirname(one.cgroup)}/{name}"
+        if key not in known:
+            known[key] = usage.why_missing(one.cgroup, name)
+        why[name] = known[key]
+    if u.cpu_pressure is None:
+        why["waits"] = usage.why_no_pressure(one.cgroup)
     return [
         ", ".join(name for name in why if why[name] == reason) + f": {reason}"
         for reason in dict.fromkeys(filter(None, why.values()))
     ]
 
 
-def reasons(samples: Iterable[Sample]) -> str:
+def reasons(rows: list[dict[str, Any]]) -> str:
     """The same for all of them, each reason once, as lines; "" if nothing is missing."""
-    found = dict.fromkeys(line for sample in samples for line in missing(sample.container))
+    found = dict.fromkeys(line for one in rows for line in one["Missing"])
     return "\n".join(f'"-" is not known: {line}' for line in found)
 
 
-def tables(rows: list[dict[str, object]], width: int) -> str:
+def tables(rows: list[dict[str, Any]], width: int) -> str:
     """One table if it fits into ``width``, else docker's columns, and ours below."""
     whole = cells(rows, COLUMNS)
     text = align(whole)
@@ -143,14 +154,14 @@ def tables(rows: list[dict[str, object]], width: int) -> str:
     return align(cells(rows, DOCKERS)) + "\n" + align(cells(rows, (DOCKERS[0], *OURS)))
 
 
-def cells(rows: list[dict[str, object]], columns: tuple[tuple[str, str], ...]) -> list[list[str]]:
+def cells(rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...]) -> list[list[str]]:
     """A heading and the rows under it."""
     return [[heading for heading, _ in columns]] + [
         [str(one[key]) for _, key in columns] for one in rows
     ]
 
 
-def repaint(rows: list[dict[str, object]], missing: str) -> None:
+def repaint(rows: list[dict[str, Any]], missing: str) -> None:
     """Write the terminal over from its top left corner: console_codes(4)."""
     columns, height = os.get_terminal_size(sys.stdout.fileno())
     lines = (tables(rows, columns) + ("\n" + missing if missing else "")).splitlines()

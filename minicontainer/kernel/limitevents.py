@@ -95,17 +95,17 @@ def compare(before: Events, after: Events, status: int, sender: str = "") -> Pos
     lines = []
     if kills:
         who = "killed"
-        if status != _KILLED:  # its first process lived on, or ended in its own way
+        if status != _KILLED or sender:  # its first process lived on, or ended in its own way
             who = "a process was killed" if kills == 1 else f"{kills} processes were killed"
         counted = f"oom_kill {kills}"
         if after.oom_group_kill > before.oom_group_kill:
             counted += ", all together: memory.oom.group 1"
         lines.append(f"{who} by the OOM killer {_where(before, after)} ({counted})")
-    elif status == _KILLED and sender:
+    if status == _KILLED and sender:
         lines.append(f"killed by SIGKILL: {sender} sent it")
     elif status == _KILLED and kills == 0:
         lines.append("killed by SIGKILL, and not by the OOM killer (oom_kill 0): somebody sent it")
-    elif status == _KILLED:
+    elif status == _KILLED and kills is None:
         lines.append(
             "killed by SIGKILL: by somebody, or by the OOM killer; without the memory controller "
             "the cgroup keeps no count, but `dmesg | grep -i oom` may"
