@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 
 from minicontainer import state
+from minicontainer.cgrouptree import home
 from minicontainer.errors import MinicontainerError
-from minicontainer.kernel import cgroup, process
+from minicontainer.kernel import process
 from minicontainer.launch import launch, undo
 from minicontainer.plan import Place, plan
 from minicontainer.spec import Spec
@@ -130,7 +131,7 @@ class Container:
             facts = {"scratch": state.scratch(self.id)}
             if self.spec.root.layers:
                 facts["layers"] = ":".join(self.spec.root.layers)
-            if cgroup2 := cgroup.mount_point():
+            if cgroup2 := home():
                 facts["cgroup"] = cgroup2 + self.spec.linux.cgroups_path
             claim.write(**facts)
             launch(self.plan, self._context, self._narrator)
