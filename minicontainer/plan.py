@@ -24,12 +24,7 @@ from minicontainer.kernel.idmap import (
     WriteIdMaps,
     outside_id,
 )
-from minicontainer.kernel.joining import (
-    JoinNamespace,
-    JoinPidNamespace,
-    ReturnToOwn,
-    ShiftClocks,
-)
+from minicontainer.kernel.joining import JoinNamespace, JoinPidNamespace, ReturnToOwn, ShiftClocks
 from minicontainer.kernel.keyring import NewSessionKeyring
 from minicontainer.kernel.masks import MaskPaths, ProtectPaths
 from minicontainer.kernel.mounts import (
@@ -109,6 +104,11 @@ def plan(spec: Spec, place: Place) -> Plan:
         steps.append(MakeUpper(place.scratch, owner, layers=len(spec.root.layers) if user else 0))
     if linux.cgroups_path:
         steps.append(MakeCgroup(linux.cgroups_path))
+    # Limits hold from the first instruction on if they are there before the clone.
+    if linux.resources:
+        from minicontainer.resources import limit_steps  # only containers with limits pay for it
+
+        steps += limit_steps(linux.resources, linux.cgroups_path)
     # On the cgroup while it is empty: no process of the container ever lives without it.
     if ALL_DEVICES not in linux.device_rules[-1:]:
         mknod = not user and "CAP_MKNOD" in capability_names(spec)

@@ -15,8 +15,9 @@ import os
 import time
 
 from minicontainer import state
+from minicontainer.cgrouptree import home
 from minicontainer.errors import MinicontainerError
-from minicontainer.kernel import cgroup, limitevents, process
+from minicontainer.kernel import limitevents, process
 from minicontainer.launch import launch, undo
 from minicontainer.plan import Place, plan
 from minicontainer.spec import Spec
@@ -139,9 +140,8 @@ class Container:
                      **facts_of(self.image, self.spec.process.args, time.time())}  # fmt: skip
             if self.spec.root.layers:
                 facts["layers"] = ":".join(self.spec.root.layers)
-            if cgroup2 := cgroup.mount_point():
-                self._cgroup = cgroup2 + self.spec.linux.cgroups_path
-                facts["cgroup"] = self._cgroup
+            if cgroup2 := home():
+                self._cgroup = facts["cgroup"] = cgroup2 + self.spec.linux.cgroups_path
             claim.write(**facts)
             self._events = limitevents.read(self._cgroup)  # the outer ones' have counted before
             launch(self.plan, self._context, self._narrator)
