@@ -32,6 +32,7 @@ Verbs:
   top      The processes of a container
   pause    Stop all processes of containers where they stand
   unpause  Let them go on
+  update   Change limits of running containers
   kill     Send a signal to containers, or end them
   cgroup   Which devices a container may use
   images   List the images in the store
@@ -46,8 +47,8 @@ Verbs:
   minicontainer run --explain alpine true
 """
 VERBS = (
-    "run", "ps", "inspect", "stats", "top", "pause", "unpause", "kill", "cgroup", "images",
-    "import", "rmi", "version", "help",
+    "run", "ps", "inspect", "stats", "top", "pause", "unpause", "update", "kill", "cgroup",
+    "images", "import", "rmi", "version", "help",
 )  # fmt: skip
 
 
@@ -109,6 +110,10 @@ def command(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
 
         commands = {"pause": control.pause_command, "unpause": control.unpause_command}
         return commands.get(verb, control.kill_command)
+    if verb == "update":
+        from minicontainer.cli.update import update_command
+
+        return update_command
     if verb == "cgroup":
         from minicontainer.cli.cgroup import cgroup_command
 

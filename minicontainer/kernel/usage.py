@@ -151,7 +151,8 @@ def why_missing(path: str, controller: str) -> str:
             return "the controller belongs to cgroup v1 here (/proc/cgroups)"
         if rest[-1] == "0":
             return "the controller is disabled (cgroup_disable= at boot)"
-        return f"{os.path.dirname(path)}/cgroup.subtree_control does not hand it down"
+        above = f"{os.path.dirname(path)}/cgroup.subtree_control"
+        return f"{above} does not hand it down (a limit of that kind on any container makes it)"
     return "this kernel has no such controller"
 
 
