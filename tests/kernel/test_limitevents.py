@@ -1,0 +1,214 @@
+"""kernel/limitevents.py: what the counters say about an end, and that they say it of a real one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from minicontainer.kernel import limitevents
+from minicontainer.kernel.limitevents import Events
+from tests.unit.mutants import fails, mutant
+
+MIB = 1 << 20
+NOTHING = Events(oom_kill=0, oom=0, oom_below=0, forks_refused=0, above=(("/p", 4),))
+LIMITED = NOTHING.replace(memory_max=64 * MIB, memory_peak=64 * MIB, pids_max=20)
+SOMEBODY = "killed by SIGKILL, and not by the OOM killer (oom_kill 0): somebody sent it"
+
+# before, after, exit status, who said that it sent SIGKILL, what is told
+CASES = {
+    "a good end": (NOTHING, LIMITED, 0, "", []),
+    "a bad end of its own": (NOTHING, LIMITED, 3, "", []),
+    "its own limit": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "",
+        ["killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB (oom_kill 1)"],
+    ),
+    "no memory.peak before 5.19": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1, memory_peak=None), 137, "",
+        ["killed by the OOM killer in its own cgroup: memory.max 64.0 MiB (oom_kill 1)"],
+    ),
+    "a child of a program that lives on": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=2, oom_below=2), 0, "",
+        ["a process was killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
+         "(oom_kill 1)"],
+    ),
+    "children": (
+        NOTHING, LIMITED.replace(oom_kill=3, oom=3, oom_below=3), 1, "",
+        ["3 processes were killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
+         "(oom_kill 3)"],
+    ),
+    "memory.oom.group": (
+        NOTHING, LIMITED.replace(oom_kill=2, oom=1, oom_below=1, oom_group_kill=1), 137, "",
+        ["killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB (oom_kill 2, all "
+         "together: memory.oom.group 1)"],
+    ),
+    "a limit further in": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=0, oom_below=1), 137, "",
+        ["killed by the OOM killer in a cgroup of its own making, below its own (oom_kill 1)"],
+    ),
+    "a limit further out": (
+        NOTHING, LIMITED.replace(oom_kill=1, above=(("/p", 5),)), 137, "",
+        ["killed by the OOM killer for the limit of an outer cgroup, /p (oom_kill 1)"],
+    ),
+    "the whole machine": (
+        NOTHING, LIMITED.replace(oom_kill=1), 137, "",
+        ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
+         "(oom_kill 1)"],
+    ),
+    "what was counted before is not its own": (
+        LIMITED.replace(oom_kill=2, oom=2, oom_below=2, forks_refused=5),
+        LIMITED.replace(oom_kill=2, oom=2, oom_below=2, forks_refused=5), 137, "", [SOMEBODY],
+    ),
+    "a new cgroup below one that has counted": (
+        Events(above=(("/p", 4),)), LIMITED.replace(oom_kill=1), 137, "",
+        ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
+         "(oom_kill 1)"],
+    ),
+    "its own limit was met before, and now the machine's": (
+        LIMITED.replace(oom_kill=2, oom=2, oom_below=2),
+        LIMITED.replace(oom_kill=3, oom=2, oom_below=2), 137, "",
+        ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
+         "(oom_kill 1)"],
+    ),
+    "somebody": (NOTHING, LIMITED, 137, "", [SOMEBODY]),
+    "somebody who said so": (NOTHING, LIMITED, 137, "root", ["killed by SIGKILL: root sent it"]),
+    "both": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "root",
+        ["a process was killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
+         "(oom_kill 1)", "killed by SIGKILL: root sent it"],
+    ),
+    "nobody counts": (
+        Events(), Events(), 137, "",
+        ["killed by SIGKILL: by somebody, or by the OOM killer; without the memory controller the "
+         "cgroup keeps no count, but `dmesg | grep -i oom` may"],
+    ),
+    "forks": (
+        NOTHING, LIMITED.replace(forks_refused=3), 2, "",
+        ["fork was refused 3 times: pids.max 20 (pids.events max 3)"],
+    ),
+    "one fork": (
+        NOTHING.replace(forks_refused=1), LIMITED.replace(forks_refused=2), 2, "",
+        ["fork was refused once: pids.max 20 (pids.events max 1)"],
+    ),
+    "forks, for another's limit": (
+        NOTHING, LIMITED.replace(forks_refused=1, pids_max=limitevents.UNLIMITED), 2, "",
+        ["fork was refused once: pids.max of an outer cgroup (pids.events max 1)"],
+    ),
+}  # fmt: skip
+
+
+def check_all(module=limitevents):
+    for name, (before, after, status, sender, lines) in CASES.items():
+        assert list(module.compare(before, after, status, sender).lines) == lines, name
+
+
+def test_what_the_counters_say():
+    check_all()
+    assert limitevents.compare(NOTHING, LIMITED.replace(oom_kill=2), 0).oom_kills == 2
+    assert limitevents.compare(Events(), Events(), 0).oom_kills is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kills = after.oom_kill - (before.oom_kill or 0)", "kills = after.oom_kill"),
+        ("refused = after.forks_refused - (before.forks_refused or 0)",
+         "refused = after.forks_refused"),
+        ("if (after.oom or 0) > (before.oom or 0):", "if after.oom or 0:"),
+        ("if (after.oom_below or 0) > (before.oom_below or 0):", "if False:"),
+        ("if oom > earlier.get(path, 0):", "if oom:"),
+        ("if status != _KILLED or sender:", "if status != _KILLED:"),
+        ("elif status == _KILLED and kills is None:", "elif status == _KILLED:"),
+        ("if after.oom_group_kill > before.oom_group_kill:", "if False:"),
+        ("if after.pids_max not in (None, UNLIMITED):", "if True:"),
+    ],
+)  # fmt: skip
+def test_the_check_on_the_counters_can_fail(old, new):
+    fails(check_all, mutant(limitevents, old, new))
+
+
+def test_whatever_the_counters_are_one_cause_of_death_is_told():
+    """Never two that exclude each other, never none for a SIGKILL."""
+    for kills, oom, status, sender in itertools.product((None, 0, 1), (0, 1), (0, 137), ("", "x")):
+        after = LIMITED.replace(oom_kill=kills, oom=oom, oom_below=oom)
+        lines = limitevents.compare(NOTHING, after, status, sender).lines
+        deaths = [line for line in lines if line.startswith("killed by")]
+        assert len(deaths) == (1 if status == 137 else 0), (kills, oom, status, sender, lines)
+
+
+def test_no_cgroup_no_counters():
+    assert limitevents.read("") == Events()
+    assert limitevents.read("/sys/fs/cgroup/minicontainer-never-made").oom_kill is None
+
+
+# ---- real ends
+
+
+def check_end(busybox, flags, script, status, told):
+    done = busybox("run", "--rm", "--network", "none", *flags, "busybox", "sh", "-c", script)
+    assert done.status == status, done
+    words = [line for line in done.err.splitlines() if line.startswith("minicontainer: ")]
+    assert len(words) == len(told), done.err
+    for line, start in zip(words, told, strict=True):
+        assert line.startswith("minicontainer: " + start), done.err
+
+
+OWN = "by the OOM killer in its own cgroup: peak 16.0 MiB of 16.0 MiB (oom_kill "
+
+
+@pytest.mark.requires_root
+@pytest.mark.kernel("memory", "pids")
+@pytest.mark.parametrize(
+    ("flags", "script", "status", "told"),
+    [
+        (["-m", "16m"], "exec tail /dev/zero", 137, ["killed " + OWN + "1)"]),
+        (["-m", "16m"], "tail /dev/zero; exit 5", 5, ["a process was killed " + OWN + "1)"]),
+        (["-m", "16m"], "tail /dev/zero; tail /dev/zero; exit 0", 0,
+         ["2 processes were killed " + OWN + "2)"]),
+        (["-m", "16m", "--oom-group"], "tail /dev/zero; exit 5", 137, ["killed " + OWN]),
+        # (with oom.group the kernel counts the one it chose first twice)
+        (["--pids-limit", "4"], "for i in 1 2 3 4 5; do sleep 9 & done; exit 5", 2,
+         ["fork was refused once: pids.max 4 (pids.events max 1)"]),
+        (["-m", "64m", "--pids-limit", "4"], "exit 5", 5, []),
+        (["-m", "64m"], "kill -9 $$; sleep 1; exit 5", 5, []),  # pid 1 does not hear its own
+    ],
+)  # fmt: skip
+def test_a_limit_that_was_met_is_told(busybox, flags, script, status, told):
+    check_end(busybox, flags, script, status, told)
+
+
+@pytest.mark.requires_root
+@pytest.mark.kernel("memory")
+def test_with_oom_group_all_end_together(busybox):
+    words = ["run", "--network", "none", "-m", "16m", "busybox", "sh", "-c", "tail /dev/zero; exit"]
+    alone, group = busybox(*words), busybox(*words[:1], "--oom-group", *words[1:])
+    assert "all together" in group.err and group.status == 137
+    assert "all together" not in alone.err and alone.status == 137  # of tail; sh has lived on
+
+
+@pytest.mark.requires_root
+@pytest.mark.kernel("memory", "pids")
+def test_the_check_on_real_ends_can_fail(busybox):
+    fails(check_end, busybox, ["-m", "64m"], "exit 137", 137, ["killed " + OWN])
+
+
+@pytest.mark.requires_root
+@pytest.mark.kernel("memory")
+def test_an_outer_limit_is_not_taken_for_its_own(busybox):
+    """A parent with 24 MiB, a container in it that may have 64."""
+    from minicontainer.kernel import cgroup
+
+    parent = cgroup.mount_point() + "/minicontainer-outer"
+    cgroup.make(parent)
+    try:
+        with open(cgroup.mount_point() + "/cgroup.subtree_control", "w") as file:
+            file.write("+memory")
+        with open(parent + "/memory.max", "w") as file:
+            file.write(str(24 * MIB))
+        words = (
+            f"killed by the OOM killer for the limit of an outer cgroup, {parent}: memory.max 24"
+        )
+        flags = ["-m", "64m", "--cgroup-parent", "/minicontainer-outer"]
+        check_end(busybox, flags, "exec tail /dev/zero", 137, [words])
+    finally:
+        cgroup.remove(parent)
