@@ -74,7 +74,7 @@ def find(word: str, among: list[Known]) -> Known:
         if one.id == word:
             return one
     for one in among:
-        if word and one.name == word.removeprefix("/"):
+        if one.name and one.name == word.removeprefix("/"):
             return one
     found = [one for one in among if word and one.id.startswith(word)]
     if len(found) > 1:
