@@ -52,9 +52,9 @@ def inspect_command(argv: Sequence[str]) -> int:
         form = "{{json .}}"
     if form:
         for one in found:
-            print(fill(form, one, one))
+            print(fill(form, one, one), flush=True)
     else:
-        print(json.dumps(found, indent=4))
+        print(json.dumps(found, indent=4), flush=True)
     if failed:
         raise Refused("\n".join(error.message for error in failed), failed[-1].hint)
     return 0
