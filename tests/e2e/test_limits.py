@@ -74,13 +74,9 @@ def test_the_check_on_the_group_can_fail(busybox):
 
 
 def check_any_file(cli, without=""):
-    """Beyond memory.high nobody dies, but all are made to wait: memory.events counts it."""
-    words = "dd if=/dev/zero of=/tmp/x bs=12M count=1; cat /sys/fs/cgroup/memory.events"
-    done = run(cli, "-m 64m --tmpfs /tmp --cgroup memory.high=8M", "sh", "-c", words,
-               without=without)  # fmt: skip
-    events = dict(line.split() for line in done.out.splitlines())
-    assert int(events["high"]) > 0
-    assert int(events["oom_kill"]) == 0
+    """By its name, and after what a flag says: the last word is the most precise."""
+    done = run(cli, "-m 64m --cgroup memory.max=16M", *ALLOCATE, without=without)
+    assert done.status == 137, done.err
 
 
 @pytest.mark.kernel("memory")
@@ -213,8 +209,8 @@ def check_io(cli, disk, without=""):
 @pytest.mark.kernel("io", "disk")
 def test_a_disk_is_written_no_faster(busybox, spare_disk):
     check_io(busybox, spare_disk)
-    by_requests = seconds_to_write(busybox, spare_disk, f"--device-write-iops {spare_disk}:4")
-    assert by_requests > 2  # twelve requests
+    by_requests = seconds_to_write(busybox, spare_disk, f"--device-write-iops {spare_disk}:8")
+    assert by_requests > 1  # twelve requests, if none is split
 
 
 @pytest.mark.kernel("io", "disk")
