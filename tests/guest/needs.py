@@ -26,7 +26,7 @@ BOTH = (UML, QEMU)
 CAP_SYS_RESOURCE = 24
 CAP_SYS_ADMIN = 21
 LOOP_CTL_GET_FREE = 0x4C82
-GUEST_DISKS = ("/dev/ubda", "/dev/vda")
+GUEST_DISKS = ("/dev/ubdb", "/dev/vdb")
 
 
 # ---- probes
