@@ -109,7 +109,7 @@ def build_root(orders: dict, scratch: str, modules: str) -> None:
     new = f"{scratch}/new"
     os.mkdir(new)
     overlay("/", new, f"{scratch}/0")
-    mount(orders["disk"], f"{new}/tmp", "ext4", NOSUID | NODEV, "barrier=0")
+    mount(orders["disk"], f"{new}/tmp", "ext4", NOSUID, "barrier=0")
     os.chmod(f"{new}/tmp", 0o1777)
     mount("tmpfs", f"{new}/run", "tmpfs", NOSUID | NODEV, "mode=755")
     for number, path in enumerate(orders["keep"], 1):
@@ -165,7 +165,8 @@ def settle(modules: str) -> None:
     with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as file:
         file.write(" ".join(f"+{name}" for name in controllers))
     if modules:
-        load_modules(modules, ["loop"])  # opening /dev/loop-control would load it, were it there
+        # of what other kernels have built in, these two are not loaded on demand
+        load_modules(modules, ["ipv6", "loop"])
     with open("/proc/sys/kernel/hostname", "w") as file:
         file.write("guest")
     bring_up_loopback()
