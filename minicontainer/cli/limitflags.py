@@ -101,7 +101,7 @@ def _swap(text: str) -> int:
 def _swappiness(text: str) -> int:
     number = values.whole_number(text)
     if not -1 <= number <= 100:
-        raise UsageError(f"invalid value: {number}, valid memory swappiness range is 0-100")
+        raise UsageError(f"invalid value: {number}. Valid memory swappiness range is 0-100")
     return number
 
 

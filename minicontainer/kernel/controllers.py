@@ -42,35 +42,38 @@ _SUBTREE_CONTROL = "cgroup.subtree_control"
 # ---- verbs
 
 
-def hand_down(cgroup_fd: int, above: str, wanted: tuple[str, ...]) -> None:
-    """Have the cgroup at ``above`` ("../../") give the controllers on; written only if it does not.
+def withheld(cgroup_fd: int, above: str, wanted: tuple[str, ...]) -> list[str]:
+    """Those of the controllers that the cgroup at ``above`` ("../../") does not give on, yet.
 
-    Raises MinicontainerError for one that it does not have, KernelError (EBUSY and others)."""
-    missing = [name for name in wanted if name not in words(cgroup_fd, above + _CONTROLLERS)]
-    if missing:
+    Raises MinicontainerError for one that it does not have itself; cgroups(7)."""
+    given = words(cgroup_fd, above + _SUBTREE_CONTROL)
+    new = [name for name in wanted if name not in given]
+    have = words(cgroup_fd, above + _CONTROLLERS) if new else []
+    if missing := [name for name in new if name not in have]:
         why, hint = whereabouts(missing[0])
         raise MinicontainerError(f"there is no way to limit {', '.join(missing)} here: {why}", hint)
-    given = words(cgroup_fd, above + _SUBTREE_CONTROL)
-    if new := [f"+{name}" for name in wanted if name not in given]:
-        write(cgroup_fd, above + _SUBTREE_CONTROL, " ".join(new), {
-            errno.EBUSY: "processes live in that cgroup, and one that gives controllers on may "
-            "have none of its own",
-            errno.EOPNOTSUPP: "that cgroup is a threaded one",
-        })  # fmt: skip
+    return new
 
 
-def step_aside(cgroup_fd: int, above: str) -> bool:
-    """If no process but this one lives in the cgroup at ``above``, move it into a leaf: cgroups(7).
+def inhabitants(cgroup_fd: int, above: str) -> list[str]:
+    """The processes that stand in the way at ``above``; none do in the real root: cgroups(7).
 
-    Nobody else's process is ever moved."""
-    if words(cgroup_fd, above + "cgroup.procs") != [str(os.getpid())]:
-        return False
+    Asked for, because the kernel's EBUSY is for memory and io only.  For cpu and pids it would
+    say yes, and make the cgroup a "threaded" one, in whose children no container can be born."""
+    try:
+        words(cgroup_fd, above + "cgroup.type")
+    except FileNotFoundError:
+        return []  # only the real root has no type
+    return words(cgroup_fd, above + "cgroup.procs")
+
+
+def step_aside(cgroup_fd: int, above: str) -> None:
+    """Move this process, and no other, from the cgroup at ``above`` into a leaf; cgroups(7)."""
     try:
         os.mkdir(above + ASIDE, dir_fd=cgroup_fd)
     except FileExistsError:
         pass
     write(cgroup_fd, f"{above}{ASIDE}/cgroup.procs", "0")  # 0 is whoever writes it
-    return True
 
 
 # ---- steps
@@ -112,26 +115,24 @@ class EnableControllers(Step):
             return
         for depth in range(self._depth(), 0, -1):
             above = "../" * depth
-            try:
-                hand_down(cgroup_fd, above, self.controllers)
-            except KernelError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                if not step_aside(cgroup_fd, above):
-                    raise self._crowded(cgroup_fd, above, error) from error
-                hand_down(cgroup_fd, above, self.controllers)
+            if new := withheld(cgroup_fd, above, self.controllers):
+                living = inhabitants(cgroup_fd, above)
+                if living == [str(os.getpid())]:
+                    step_aside(cgroup_fd, above)
+                elif living:
+                    raise self._crowded(cgroup_fd, above, len(living))
+                write(cgroup_fd, above + _SUBTREE_CONTROL, " ".join(f"+{name}" for name in new))
 
     def _depth(self) -> int:
         return self.path.rstrip("/").count("/")
 
-    def _crowded(self, cgroup_fd: int, above: str, error: KernelError) -> KernelError:
-        """EBUSY, with the place by name and the way out."""
-        directory = os.path.normpath(f"{os.readlink(f'/proc/self/fd/{cgroup_fd}')}/{above}")
-        living = len(words(cgroup_fd, above + "cgroup.procs"))
+    def _crowded(self, cgroup_fd: int, above: str, living: int) -> KernelError:
+        """What the kernel would say, with the place by name and the way out."""
+        place = os.path.normpath(f"{os.readlink(f'/proc/self/fd/{cgroup_fd}')}/{above}")
         return KernelError(
-            "write", f'"{directory}/{_SUBTREE_CONTROL}"', errno.EBUSY,
-            f"{living} processes live in {directory} itself, and a cgroup that hands controllers "
-            "down may have none of its own (cgroups(7)); it is not for us to move them",
-            f"move them into a leaf: mkdir {directory}/init; for p in $(cat {directory}/"
-            f"cgroup.procs); do echo $p > {directory}/init/cgroup.procs; done",
+            "write", f'"{place}/{_SUBTREE_CONTROL}"', errno.EBUSY,
+            f"processes live in {place} itself ({living} of them), and a cgroup that gives "
+            "controllers on may have none of its own; it is not for us to move them",
+            f"move them into a leaf: mkdir {place}/init; for p in $(cat {place}/cgroup.procs); "
+            f"do echo $p > {place}/init/cgroup.procs; done",
         )  # fmt: skip

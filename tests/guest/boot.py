@@ -67,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     work = tempfile.mkdtemp(prefix="guest-", dir="/tmp")
     try:
         os.mkdir(f"{work}/root")
-        with open(f"{work}/disk", "wb") as disk:
-            disk.truncate(64 << 20)
+        make_disks(work)
         own = [os.getcwd(), sys.prefix, sys.base_prefix, init.__file__]
         orders = {
             "argv": options.argv,
@@ -85,6 +84,16 @@ def run(options: argparse.Namespace) -> int:
             return watch(process, lines, options)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def make_disks(work: str) -> None:
+    """Two files full of holes: an ext4 for the guest's /tmp, and a spare one for tests."""
+    for name, size in (("disk", 4 << 30), ("spare", 64 << 20)):
+        with open(f"{work}/{name}", "wb") as file:
+            file.truncate(size)
+    format_ = ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init", f"{work}/disk"]
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # not on every user's
+    subprocess.run(format_, check=True, env={**os.environ, "PATH": path})
 
 
 @contextlib.contextmanager

@@ -6,7 +6,9 @@ host's root, read-only.  On top comes a tmpfs (an overlay's upper directory), so
 write anywhere and the host never sees it; only the directories named in "share" are the host's.
 
     /               overlay: the host's root, a tmpfs on top
-    /tmp, /run      empty tmpfs, but for the directories named in "keep", overlays as well
+    /tmp            an empty ext4, as a container's data wants it: an overlay's upper directory may
+                    not lie on an overlay, and Linux 6.1 maps the ids of ext4, not of tmpfs
+    /run            an empty tmpfs; in both, the directories named in "keep", as overlays
     /proc /sys /dev this kernel's own, with a pure cgroup2 tree on /sys/fs/cgroup
     /lib/modules/N  this kernel's modules, so that it can load what it wants (modprobe(8))
 
@@ -107,7 +109,8 @@ def build_root(orders: dict, scratch: str, modules: str) -> None:
     new = f"{scratch}/new"
     os.mkdir(new)
     overlay("/", new, f"{scratch}/0")
-    mount("tmpfs", f"{new}/tmp", "tmpfs", NOSUID | NODEV, "mode=1777")
+    mount(orders["disk"], f"{new}/tmp", "ext4", NOSUID, "barrier=0")
+    os.chmod(f"{new}/tmp", 0o1777)
     mount("tmpfs", f"{new}/run", "tmpfs", NOSUID | NODEV, "mode=755")
     for number, path in enumerate(orders["keep"], 1):
         os.makedirs(new + path, exist_ok=True)
@@ -162,7 +165,8 @@ def settle(modules: str) -> None:
     with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as file:
         file.write(" ".join(f"+{name}" for name in controllers))
     if modules:
-        load_modules(modules, ["loop"])  # opening /dev/loop-control would load it, were it there
+        # of what other kernels have built in, these two are not loaded on demand
+        load_modules(modules, ["ipv6", "loop"])
     with open("/proc/sys/kernel/hostname", "w") as file:
         file.write("guest")
     bring_up_loopback()

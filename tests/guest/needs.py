@@ -26,18 +26,17 @@ BOTH = (UML, QEMU)
 CAP_SYS_RESOURCE = 24
 CAP_SYS_ADMIN = 21
 LOOP_CTL_GET_FREE = 0x4C82
-GUEST_DISKS = ("/dev/ubda", "/dev/vda")
+GUEST_DISKS = ("/dev/ubdb", "/dev/vdb")
 
 
 # ---- probes
 
 
-def controller(name: str) -> bool:
+def controller(name: str, root: Path = Path("/sys/fs/cgroup")) -> bool:
     """May we give this cgroup2 controller to cgroups below the root of the tree that we see?
 
     A controller can live in one hierarchy only: where v1 has it, cgroup2 does not list it.
     """
-    root = Path("/sys/fs/cgroup")
     try:
         here = (root / "cgroup.controllers").read_text().split()
         given = (root / "cgroup.subtree_control").read_text().split()
@@ -50,11 +49,26 @@ def controller(name: str) -> bool:
     return name in given or (name in here and not (root / "cgroup.type").exists())
 
 
+def in_guest() -> bool:
+    """Are we in a guest?  init.py says so to whatever it runs."""
+    return "GUEST" in os.environ
+
+
 def capability(number: int) -> bool:
     """Is this capability in our effective set?"""
     status = Path("/proc/self/status").read_text()
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     return bool(effective >> number & 1)
+
+
+def has(path: str) -> Callable[[], bool]:
+    """A probe: is there this file, by which a kernel shows that it was built with the feature?"""
+    return lambda: os.path.exists(path)
+
+
+def machine() -> bool:
+    """Does the kernel run on a processor, or is it User-Mode Linux?"""
+    return "User Mode Linux" not in Path("/proc/cpuinfo").read_text()
 
 
 def io_weight() -> bool:
@@ -70,8 +84,8 @@ def apparmor() -> bool:
 
 def disk() -> bool:
     """Is there a block device that a test may write over: the guest's spare, or a loop device?"""
-    if any(os.path.exists(path) for path in GUEST_DISKS) and "GUEST" in os.environ:
-        return True
+    if in_guest():
+        return any(os.path.exists(path) for path in GUEST_DISKS)
     try:
         with open("/dev/loop-control", "rb") as control:
             fcntl.ioctl(control, LOOP_CTL_GET_FREE)
@@ -105,6 +119,7 @@ class Need(NamedTuple):
 
 
 TABLE = (
+    Need("guest", "what must not happen to a real kernel", in_guest, BOTH),
     Need("root", "user 0", lambda: os.geteuid() == 0, BOTH),
     Need("memory", "the cgroup2 controller", lambda: controller("memory"), BOTH),
     Need("pids", "the cgroup2 controller", lambda: controller("pids"), BOTH),
@@ -112,13 +127,23 @@ TABLE = (
     Need("io", "the cgroup2 controller (io.max)", lambda: controller("io"), BOTH),
     Need("cpuset", "the cgroup2 controller", lambda: controller("cpuset"), (QEMU,)),
     Need("io.weight", "... proportional, by iocost", io_weight, (QEMU,)),
-    Need("psi", "pressure stall information", lambda: os.path.exists("/proc/pressure"), (QEMU,)),
-    Need("smp", "two processors", lambda: (os.cpu_count() or 1) > 1, (QEMU,)),
+    Need("psi", "pressure stall information", has("/proc/pressure"), (QEMU,)),
+    Need("smp", "two processors", lambda: len(os.sched_getaffinity(0)) > 1, (QEMU,)),
     Need("disk", "a block device to write over (fixture spare_disk)", disk, BOTH),
     Need("sys_resource", "CAP_SYS_RESOURCE", lambda: capability(CAP_SYS_RESOURCE), BOTH),
     Need("apparmor", "AppArmor active, apparmor_parser installed", apparmor, BOTH),
     Need("nat", "nftables NAT", nat, (QEMU,)),
-    Need("time_ns", "time namespaces", lambda: os.path.exists("/proc/self/ns/time"), (QEMU,)),
+    Need("time_ns", "time namespaces", has("/proc/self/ns/time"), (QEMU,)),
+    Need("ia32", "32-bit system calls", has("/proc/sys/abi/vsyscall32"), (QEMU,)),
+    Need(
+        "checkpoint", "reading filters by ptrace(2)", has("/proc/sys/kernel/ns_last_pid"), (QEMU,)
+    ),
+    Need(
+        "machine",
+        "a processor: not UML, which loads no loader at a fixed address",
+        machine,
+        (QEMU,),
+    ),
 )
 
 NEEDS = {need.word: need for need in TABLE}

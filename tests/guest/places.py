@@ -62,6 +62,11 @@ class Run(threading.Thread):
         self.seconds = 0.0
         self.folder = Path(tempfile.mkdtemp(prefix="minicontainer-guest-"))
 
+    def start_once(self) -> None:
+        """Start, unless it has been started."""
+        if not self.ident:
+            self.start()
+
     def reports_of(self, nodeid: str) -> list[Any]:
         """Sleep until the test is done; its reports, serialized."""
         with self.news:
@@ -173,7 +178,8 @@ class Run(threading.Thread):
         if self.finished < self.tests.keys() and self.process:
             self.stopping = True
             end(self.process)
-        self.join()
+        if self.ident:
+            self.join()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def summary(self) -> str:

@@ -61,7 +61,8 @@ class Elsewhere(pytest.Item):
         self.keywords.update({mark.name: mark for mark in test.iter_markers()})
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        return self.test.reportinfo()
+        path, line, _ = self.test.reportinfo()
+        return path, line, self.name
 
     def runtest(self) -> None:
         raise AssertionError("Outside.pytest_runtest_protocol runs it")
@@ -117,14 +118,15 @@ class Outside:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
         """Boot the guests first, so that they work while the tests of this machine do."""
-        tests: dict[str, list[Elsewhere]] = {}
+        tests: dict[str, list[pytest.Item]] = {}
         for item in session.items:
             if isinstance(item, Elsewhere):
-                tests.setdefault(item.place, []).append(item)
+                tests.setdefault(item.place, []).append(item.test)
         if not self.config.option.collectonly:
-            for place, items in tests.items():
-                self.runs[place] = places.Run(self.config, place, [i.test for i in items])
-                self.runs[place].start()
+            self.runs = {place: places.Run(self.config, place, tests[place]) for place in tests}
+        for place, run in self.runs.items():
+            if place != places.SHARED:  # which is this machine: it has two hands only
+                run.start()
         try:
             return (yield)
         finally:
@@ -136,6 +138,7 @@ class Outside:
         if not isinstance(item, Elsewhere):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        self.runs[item.place].start_once()
         for data in self.runs[item.place].reports_of(item.test.nodeid):
             report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
             report.nodeid = item.nodeid
@@ -160,10 +163,9 @@ def stand_in(test: pytest.Item, place: str, name: str) -> Elsewhere:
 @pytest.fixture
 def spare_disk(tmp_path: Path) -> Iterator[Path]:
     """A block device of 64 MiB to write over; tests that use it need ``disk``."""
-    for path in needs.GUEST_DISKS:
-        if "GUEST" in os.environ and os.path.exists(path):
-            yield Path(path)
-            return
+    if needs.in_guest():
+        yield next(Path(path) for path in needs.GUEST_DISKS if os.path.exists(path))
+        return
     file = tmp_path / "spare-disk"
     file.touch()
     os.truncate(file, 64 << 20)

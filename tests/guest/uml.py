@@ -19,6 +19,7 @@ ORDERS = {
     "share_by": "hostfs",
     "modules": "/usr/lib/uml/modules",
     "lines": ["/dev/ttyS0", "/dev/ttyS1"],
+    "disk": "/dev/ubda",
 }
 
 
@@ -34,7 +35,8 @@ def commands(
     stay_on_one_processor()
     words = [
         "linux.uml", f"mem={memory}",
-        "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"ubd0={work}/disk",
+        "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
+        f"ubd0={work}/disk", f"ubd1={work}/spare",
         f"con0=null,fd:{fds['console']}", "con=null", "ssl=null",
         f"ssl0=null,fd:{fds['out']}", f"ssl1=null,fd:{fds['line']}",
         f"uml_dir={work}", "umid=uml", "panic=-1", "noreboot", "quiet", "security=apparmor",
