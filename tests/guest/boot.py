@@ -31,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent.parent)]
@@ -98,7 +99,7 @@ def make_disks(work: str) -> None:
 
 @contextlib.contextmanager
 def started(
-    kernel, work: str, memory: str, lines: Lines, command: list[str]
+    kernel: ModuleType, work: str, memory: str, lines: Lines, command: list[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The running guest; all its processes are gone in the end."""
     fds = {name: pair[1].fileno() for name, pair in lines._asdict().items()}

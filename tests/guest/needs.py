@@ -135,15 +135,8 @@ TABLE = (
     Need("nat", "nftables NAT", nat, (QEMU,)),
     Need("time_ns", "time namespaces", has("/proc/self/ns/time"), (QEMU,)),
     Need("ia32", "32-bit system calls", has("/proc/sys/abi/vsyscall32"), (QEMU,)),
-    Need(
-        "checkpoint", "reading filters by ptrace(2)", has("/proc/sys/kernel/ns_last_pid"), (QEMU,)
-    ),
-    Need(
-        "machine",
-        "a processor: not UML, which loads no loader at a fixed address",
-        machine,
-        (QEMU,),
-    ),
+    Need("checkpoint", "filters by ptrace(2)", has("/proc/sys/kernel/ns_last_pid"), (QEMU,)),
+    Need("machine", "a processor: UML executes no loader at a fixed address", machine, (QEMU,)),
 )
 
 NEEDS = {need.word: need for need in TABLE}

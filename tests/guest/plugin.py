@@ -19,13 +19,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.guest import needs, places
-
-# What --again runs again: what makes containers, or uses the kernel to make them.
-OF_CONTAINERS = ("tests/e2e", "tests/kernel")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +51,7 @@ def needs_of(item: pytest.Item) -> frozenset[str]:
 class Elsewhere(pytest.Item):
     """Stands for a test that is run at another place, and brings its reports back."""
 
-    def __init__(self, *, test: pytest.Item, place: str, **more: object) -> None:
+    def __init__(self, *, test: pytest.Item, place: str, **more: Any) -> None:
         super().__init__(**more)
         self.test = test
         self.place = place
@@ -78,8 +76,8 @@ class Outside:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Put each test where its needs are met; add those to be run again; guests' go last."""
-        again = [name for name in self.config.getoption("--again").split(",") if name]
-        if unknown := set(again) - places.AGAIN:
+        again = {name for name in self.config.getoption("--again").split(",") if name}
+        if unknown := again - places.AGAIN.keys():
             raise pytest.UsageError(f"--again: no such place: {', '.join(sorted(unknown))}")
         here: list[pytest.Item] = []
         elsewhere: dict[str, list[pytest.Item]] = {}
@@ -91,7 +89,7 @@ class Outside:
             else:  # also what can run nowhere: its set-up will say so
                 here.append(test)
                 place = ""
-            for name in again:
+            for name in sorted(again):
                 if name != place and self.is_to_run_again(test, name, words):
                     name_there = f"{test.name}@{name}"
                     elsewhere.setdefault(name, []).append(stand_in(test, name, name_there))
@@ -99,8 +97,8 @@ class Outside:
 
     def is_to_run_again(self, test: pytest.Item, place: str, words: frozenset[str]) -> bool:
         """Is it a test of containers, and can it run there?"""
-        folder = test.path.relative_to(self.config.rootpath).parent.as_posix()
-        if folder not in OF_CONTAINERS or places.missing(place):
+        file = test.path.relative_to(self.config.rootpath).as_posix()
+        if not places.is_run_again(place, file) or places.missing(place):
             return False
         return places.meets(place, words)
 
@@ -125,8 +123,8 @@ class Outside:
         if not self.config.option.collectonly:
             self.runs = {place: places.Run(self.config, place, tests[place]) for place in tests}
         for place, run in self.runs.items():
-            if place != places.SHARED:  # which is this machine: it has two hands only
-                run.start()
+            if place != places.SHARED:  # that is this machine: its tests take their turn
+                run.start_or_fail()
         try:
             return (yield)
         finally:
@@ -138,7 +136,6 @@ class Outside:
         if not isinstance(item, Elsewhere):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        self.runs[item.place].start_once()
         for data in self.runs[item.place].reports_of(item.test.nodeid):
             report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
             report.nodeid = item.nodeid

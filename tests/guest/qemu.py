@@ -2,7 +2,7 @@
 
 It is slow, five seconds to boot and a tenth of the speed afterwards, and it has everything: two
 processors, cpuset, PSI, io.weight, nftables.  The kernel is Debian's for clouds.  tools/install
-unpacks it into .venv/guest-kernel, and installs it nowhere: nobody wants to find it in the boot menu.
+unpacks it into .venv/guest-kernel, and does not install it: it has no place in the boot menu.
 
 The host's files come by virtiofs, and the kernel has that as a module, so an initrd comes first:
 a static busybox that loads a few modules, mounts the host's root and makes init.py process 1.
