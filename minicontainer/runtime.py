@@ -17,7 +17,7 @@ import time
 from minicontainer import state
 from minicontainer.cgrouptree import home
 from minicontainer.errors import MinicontainerError
-from minicontainer.kernel import limitevents, process
+from minicontainer.kernel import process
 from minicontainer.launch import launch, undo
 from minicontainer.plan import Place, plan
 from minicontainer.spec import Spec
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+    from minicontainer.kernel.limitevents import Events, PostMortem
 
 DEFAULT_CACHE = "/var/cache/minicontainer"
 
@@ -110,9 +112,9 @@ class Container:
         self._narrator = narrator
         self._claim: state.Claim | None = None
         self._cgroup = ""  # its directory, once a claim has been made
-        self._events = limitevents.Events()
+        self._events: Events | None = None
         #: which limits were met and who killed it, as far as the kernel knows: after ``wait``
-        self.post_mortem = limitevents.PostMortem()
+        self.post_mortem: PostMortem | None = None
 
     @property
     def pid(self) -> int:
@@ -143,10 +145,13 @@ class Container:
             if cgroup2 := home():
                 self._cgroup = facts["cgroup"] = cgroup2 + self.spec.linux.cgroups_path
             claim.write(**facts)
-            self._events = limitevents.read(self._cgroup)  # the outer ones' have counted before
+            if used := os.path.exists(self._cgroup):  # somebody's, that has counted before
+                self._events = self._count()
             launch(self.plan, self._context, self._narrator)
             born = state.start_time(self.pid)
             claim.write(process=f"{self.pid} {born}", started=ascii(time.time()))
+            if not used:  # it began with zeros; the program need not wait while we look further up
+                self._events = self._count().fresh()
         except BaseException:
             claim.release()
             raise
@@ -158,13 +163,18 @@ class Container:
 
         Then ``post_mortem`` says what the kernel counted against its limits."""
         status = process.wait(self.pidfd)
-        if self._claim:
+        if self._claim and self._events:
             # Now: with the cgroup its counters will be gone.
-            events = limitevents.read(self._cgroup)
             sender = state.read_facts(self.id).get("killed", "") if status == 128 + 9 else ""
-            self.post_mortem = limitevents.compare(self._events, events, status, sender)
+            self.post_mortem = self._events.until(self._count(), status, sender)
             self._claim.write(ended=end_facts(status, time.time(), self.post_mortem))
         return status
+
+    def _count(self) -> Events:
+        """What the kernel has counted against limits so far; imported when there is time."""
+        from minicontainer.kernel.limitevents import read
+
+        return read(self._cgroup)
 
     def kill(self, signal: int = 9) -> None:
         """Send a signal to its first process; for SIGKILL the kernel ends all of them."""
@@ -233,7 +243,7 @@ def run(
         else:
             forward_caught(signals, container.pidfd)
         status = container.wait()
-    for line in container.post_mortem.lines:
+    for line in container.post_mortem.lines if container.post_mortem else ():
         ended(line)
     return status
 
@@ -244,7 +254,7 @@ def facts_of(image: str, command: tuple[str, ...], created: float) -> dict[str, 
     return {"image": ascii(image), "command": ascii(command), "created": ascii(created)}
 
 
-def end_facts(status: int, finished: float, found: limitevents.PostMortem) -> str:
+def end_facts(status: int, finished: float, found: PostMortem) -> str:
     """How it ended, for the same observers: written before anything of it is removed."""
     return ascii((finished, status, found.oom_kills or 0, found.lines))
 

@@ -50,6 +50,14 @@ class Events(Record):
     memory_max: int | None = None
     pids_max: int | None = None
 
+    def fresh(self) -> Events:
+        """As it was when the cgroup was made: nothing counted, but by those above."""
+        return Events(above=self.above)
+
+    def until(self, after: Events, status: int, sender: str = "") -> PostMortem:
+        """What happened between this reading and the one ``after``: ``compare``."""
+        return compare(self, after, status, sender)
+
 
 class PostMortem(Record):
     """What the counters say about a container that has ended.
@@ -67,19 +75,22 @@ class PostMortem(Record):
 
 
 def read(path: str) -> Events:
-    """The counters of the cgroup whose directory is ``path``; None if there is no such (yet), but
-    those of the cgroups above it are read in any case."""
+    """The counters of the cgroup whose directory is ``path``; all None if there is no such."""
+    pids = _pairs(path, "pids.events")
+    counted = Events(
+        forks_refused=pids.get("max"), pids_max=_number(path, "pids.max") if pids else None
+    )
     memory = _pairs(path, "memory.events")
-    return Events(
+    if not memory:
+        return counted
+    return counted.replace(
         oom_kill=memory.get("oom_kill"),
         oom=_pairs(path, "memory.events.local").get("oom", memory.get("oom")),
         oom_below=memory.get("oom"),
         oom_group_kill=memory.get("oom_group_kill", 0),
-        forks_refused=_pairs(path, "pids.events").get("max"),
         above=_above(path),
         memory_peak=_number(path, "memory.peak"),
         memory_max=_number(path, "memory.max"),
-        pids_max=_number(path, "pids.max"),
     )
 
 
