@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from minicontainer.kernel import limitevents
+from minicontainer import Linux, Process, Root, Spec, runtime
+from minicontainer.image.store import Store
+from minicontainer.kernel import cgroup, limitevents
 from minicontainer.kernel.limitevents import Events
 from tests.unit.mutants import fails, mutant
 
@@ -196,8 +201,6 @@ def test_the_check_on_real_ends_can_fail(busybox):
 @pytest.mark.kernel("memory")
 def test_an_outer_limit_is_not_taken_for_its_own(busybox):
     """A parent with 24 MiB, a container in it that may have 64."""
-    from minicontainer.kernel import cgroup
-
     parent = cgroup.mount_point() + "/minicontainer-outer"
     cgroup.make(parent)
     try:
@@ -212,3 +215,46 @@ def test_an_outer_limit_is_not_taken_for_its_own(busybox):
         check_end(busybox, flags, "exec tail /dev/zero", 137, [words])
     finally:
         cgroup.remove(parent)
+
+
+def check_used_cgroup(layer, path, module):
+    """A cgroup that is there already, and has counted an OOM kill and a refused fork before."""
+    spec = Spec(
+        process=Process(args=("sh", "-c", "exit 3")), root=Root(layers=(layer,)),
+        linux=Linux(cgroups_path=path),
+    )  # fmt: skip
+    with module.Container(spec) as container:
+        assert container.wait() == 3
+        assert container.post_mortem is not None
+        assert container.post_mortem.lines == ()
+        assert container.post_mortem.oom_kills == 0
+
+
+@pytest.mark.requires_root
+@pytest.mark.kernel("memory", "pids")
+def test_what_a_used_cgroup_has_counted_is_not_the_containers(busybox, monkeypatch):
+    monkeypatch.setenv("MINICONTAINER_ROOT", str(busybox.root))
+    monkeypatch.setenv("MINICONTAINER_RUN", str(busybox.run))
+    (image,) = Store().all()
+    path = "/minicontainer-used/box"
+    box = cgroup.mount_point() + path
+    try:
+        counted_before(box)
+        check_used_cgroup(image.layers[0], path, runtime)
+        counted_before(box)
+        forgetful = mutant(runtime, "if used := os.path.exists(self._cgroup):", "if used := False:")
+        fails(check_used_cgroup, image.layers[0], path, forgetful)
+    finally:
+        cgroup.remove(os.path.dirname(box))
+
+
+def counted_before(box):
+    """Make the cgroup, and have a process in it die for want of memory."""
+    cgroup.make(box)
+    for above in (cgroup.mount_point(), os.path.dirname(box)):
+        Path(above, "cgroup.subtree_control").write_text("+memory +pids")
+    Path(box, "memory.max").write_text(str(8 * MIB))
+    join = f'echo 0 > "{box}/cgroup.procs"; exec tail /dev/zero'
+    assert subprocess.run(["sh", "-c", join]).returncode == -9
+    Path(box, "memory.max").write_text("max")
+    assert limitevents.read(box).oom_kill == 1
