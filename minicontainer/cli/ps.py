@@ -9,7 +9,7 @@ import os
 import time
 
 from minicontainer.cli import template
-from minicontainer.cli.flags import Table
+from minicontainer.cli.flags import Table, parse
 from minicontainer.cli.imagetable import human_duration
 from minicontainer.cli.targets import HELP, Refused, all_known, cgroup_of, need_words, read
 from minicontainer.containers import Known, find
@@ -30,7 +30,7 @@ PS = Table("ps", "[FLAGS]", (
         HELP,
     )),
 ))  # fmt: skip
-TOP = Table("top", "CONTAINER", (("Flags", (HELP,)),))
+TOP = Table("top", "CONTAINER [OPTIONS OF PS]", (("Flags", (HELP,)),))
 
 COLUMNS = (
     ("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"),
@@ -106,24 +106,44 @@ def quoted(text: str) -> str:
 
 def top_command(argv: Sequence[str]) -> int:
     """List a container's processes, with their numbers here and in the container."""
-    parsed, words = read(TOP, argv)
+    parsed = parse(TOP, argv)  # what stands behind the container is for ps
     if parsed.on("help"):
         print(TOP.help(), end="")
         return 0
-    need_words(TOP, words)
-    if len(words) > 1:
-        raise UsageError(
-            f"options of ps are not supported: {words[1]}", "the columns are those of ps -ef"
-        )
-    path = cgroup_of(find(words[0], all_known("top")))
+    need_words(TOP, parsed.rest)
+    word, *options = parsed.rest
+    pids = usage.processes(cgroup_of(find(word, all_known("top"))))
     rows = [list(TOP_COLUMNS)]
-    for pid in usage.processes(path):
+    if options:
+        print(selected(pids, options), end="")
+        return 0
+    for pid in pids:
         if row := process_row(pid):
             rows.append(row)
     if len(rows) == 1:
-        raise Refused(f"container {words[0]} ended just now")
+        raise Refused(f"container {word} ended just now")
     print(template.align(rows), end="")
     return 0
+
+
+def selected(pids: list[int], options: list[str]) -> str:
+    """What ps(1) prints with these options, as far as it is about these processes.  Raises
+    Refused, with ps's own words."""
+    import subprocess
+
+    try:
+        done = subprocess.run(["ps", *options], capture_output=True, text=True, errors="replace")
+    except FileNotFoundError:
+        raise Refused("there is no ps here", "without options none is needed") from None
+    if done.returncode:
+        raise Refused(f"ps: {done.stderr.strip()}")
+    heading, *lines = done.stdout.splitlines()
+    names = heading.split()
+    if "PID" not in names:
+        raise Refused("Couldn't find PID field in ps output", "as in -o pid,args")
+    column = names.index("PID")
+    found = [line for line in lines if int(line.split()[column]) in pids]
+    return "\n".join((heading, *found)) + "\n"
 
 
 def process_row(pid: int) -> list[str]:

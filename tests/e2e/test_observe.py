@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,7 +235,12 @@ def check_top(cli: Cli) -> None:
         assert (
             abs(int(mine[4][:2]) * 60 + int(mine[4][3:]) - int(start[:2]) * 60 - int(start[3:])) < 2
         )
-    assert cli("top", "web", "-o", "pid").status == 125
+    by_ps = cli("top", "web", "-eo", "pid,args").out.splitlines()
+    assert [line.split() for line in by_ps] == [
+        ["PID", "COMMAND"], [first[1], "sleep", "601"], [second[1], "sleep", "600"],
+    ]  # fmt: skip
+    assert "Couldn't find PID field" in cli("top", "web", "-eo", "args").err
+    assert cli("top", "web", "--nonsense").status == 1
     assert cli("top").status == 125
 
 
@@ -249,6 +255,7 @@ def test_top_tells_both_numbers(busybox: Cli) -> None:
         ("        fields[1].decode(),", "        str(pid),"),
         ("(major - 136) * 256 + minor", "0"),
         ("user_name(int(lines", "str(int(lines"),
+        ("for line in lines if int(line.split()[column]) in pids", "for line in lines"),
         ("for pid in usage.processes(path):", "for pid in usage.processes(path)[:1]:"),
     ],
 )
@@ -441,6 +448,32 @@ def test_stats_once(busybox: Cli) -> None:
 )
 def test_the_check_on_stats_can_fail(broken, old: str, new: str) -> None:
     fails(check_stats, broken("cli/stats.py", old, new))
+
+
+@pytest.mark.kernel("memory", "pids", "cpu", "io")
+def test_stats_where_everything_is_counted(busybox: Cli) -> None:
+    """docker's numbers, beside where the memory is; throttling; and nothing is missing but PSI."""
+    fill = "dd if=/dev/zero of=/dev/shm/file bs=1M count=10 2>/dev/null; "
+    limits = ("-m", "64m", "--pids-limit", "20", "--cpus", "0.1", "--blkio-weight", "500")
+    Running(busybox, "busy", fill + "echo ready; while :; do :; done", *limits)
+
+    def look() -> dict[str, Any]:
+        done = busybox("stats", "--no-stream", "--json", "busy")
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    until(lambda: (look()["Raw"]["throttled"] or 0) > 2, "it is not throttled")
+    seen = look()
+    raw = seen["Raw"]
+    assert seen["MemUsage"].endswith(" / 64MiB") and raw["memory_max"] == 64 << 20
+    assert raw["file"] >= 10 << 20, "tmpfs is file"
+    assert raw["working_set"] == max(raw["memory"] - raw["inactive_file"], 0)
+    assert float(seen["MemPerc"].rstrip("%")) == round(100 * raw["working_set"] / (64 << 20), 2)
+    assert (seen["PIDs"], raw["pids_max"]) == ("1", 20)
+    assert (raw["cpu_quota"], raw["cpu_period"]) == (10_000, 100_000)
+    assert raw["cpu_percent"] < 50, "a tenth of a CPU, give or take"
+    assert seen["Throttled"] == f"{raw['throttled']} of {raw['periods']}"
+    assert [line for line in seen["Missing"] if not line.startswith("waits: ")] == []
 
 
 def check_live(cli: Cli) -> None:
