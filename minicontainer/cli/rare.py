@@ -15,14 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# read by cli/limitflags.py
-LIMITS = frozenset((
-    "memory", "memory-reservation", "memory-swap", "memory-swappiness", "cpus", "cpu-shares",
-    "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight",
-    "blkio-weight-device", "device-read-bps", "device-read-iops", "device-write-bps",
-    "device-write-iops", "oom-kill-disable", "oom-group", "hugetlb", "cgroup",
-))  # fmt: skip
-
 
 def options(parsed: Parsed, container_id: str) -> dict[str, Any]:
     """The fields of RunOptions that these flags set.  Raises UsageError."""
@@ -30,18 +22,12 @@ def options(parsed: Parsed, container_id: str) -> dict[str, Any]:
     given = [node for nodes in parsed.each("device", host.device) for node in nodes]
     offsets = parsed.each("time-offset", values.time_offset)
     uids, gids = _user_namespace(parsed, container_id)
-    resources = None
-    if parsed.values.keys() & LIMITS:
-        from minicontainer.cli import limitflags
-
-        resources = limitflags.resources(parsed)
     return {
         "cap_add": parsed.each("cap-add", capability),
         "cap_drop": parsed.each("cap-drop", capability),
         "devices": tuple({node.path: node for node in (*every, *given)}.values()),
         "rlimits": parsed.each("ulimit", values.ulimit),
         "oom_score_adj": parsed.one("oom-score-adj", values.whole_number, None),
-        "resources": resources,
         "shm_size": parsed.one("shm-size", values.size, SHM_SIZE) or SHM_SIZE,
         "uid_mappings": uids,
         "gid_mappings": gids,

@@ -145,12 +145,13 @@ class MakeCgroup(Step):
 
     def shell_undo(self) -> str:
         """cgroup.kill, then rmdir(1), which has to wait for the killed to be gone."""
+        ours = os.path.basename(os.path.dirname(self.path)) == OURS
         return (
             'echo 1 > "$CGROUP/cgroup.kill"\n'
             "for i in 1 2 3 4 5 6 7 8 9; do\n"
             '  find "$CGROUP" -depth -type d -exec rmdir {} \\; 2> /dev/null\n'
             '  [ -d "$CGROUP" ] || break; sleep 0.1\n'
-            "done"
+            "done" + ('\nrmdir "${CGROUP%/*}" 2> /dev/null' if ours else "")
         )
 
     def run(self, context: Context) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer import resources
-from minicontainer.cli import limitflags, rare, request
+from minicontainer.cli import limitflags, request
 from minicontainer.cli.flags import parse
 from minicontainer.cli.runflags import RUN
 from minicontainer.compose import compose
@@ -250,9 +250,9 @@ def test_every_flag_has_a_meaning_here():
     texts = [text for text, _ in [*MEANINGS, *WITH_DISKS]]
     names = {w.lstrip("-").partition("=")[0] for text in texts for w in text.split() if w[0] == "-"}
     names |= {RUN.shorts[n][0] for n in names if n in RUN.shorts}
-    assert names >= rare.LIMITS
+    assert names >= request.LIMITS
     heading = next(rows for heading, rows in RUN.groups if heading.startswith("Limits"))
-    assert {row[0] for row in heading} - {"oom-score-adj"} == rare.LIMITS
+    assert {row[0] for row in heading} - {"oom-score-adj"} == request.LIMITS
 
 
 def test_swappiness_is_said_to_have_no_effect(capsys):

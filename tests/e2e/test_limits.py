@@ -331,3 +331,31 @@ def test_a_controller_that_cgroup_v1_has_is_told(busybox, leaves_nothing):
     assert "the memory controller belongs to cgroup v1 here (mounted at /sys/fs/cgroup" in done.err
     assert "hint: boot with systemd.unified_cgroup_hierarchy=1" in done.err
     assert run(busybox, "", "true").status == 0
+
+
+# ---- by hand
+
+
+def check_by_hand(cli, *without):
+    """The script that --as-shell prints makes the same cgroup, and the limit bites there, too."""
+    script = cli("run", "--network", "none", "-m", "16m", "--pids-limit", "9", *without,
+                 "--as-shell", "busybox", "sh", "-c", f"{' '.join(ALLOCATE)}; echo $?")  # fmt: skip
+    done = subprocess.run(["sh"], input=script.out, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "137\n"), done.stderr
+
+
+@pytest.mark.kernel("memory", "pids")
+def test_by_hand(busybox, leaves_nothing):
+    check_by_hand(busybox)
+
+
+@pytest.mark.kernel("memory", "pids")
+def test_the_check_by_hand_can_fail(busybox):
+    fails(check_by_hand, busybox, "--without", "memory")
+
+
+@pytest.mark.kernel("memory")
+def test_explain_shows_the_file_the_value_and_the_echo(busybox):
+    told = busybox("run", "--network", "none", "-m", "64m", "--explain=2", "busybox", "true").err
+    assert 'call    write("memory.max", "67108864") = 0' in told
+    assert 'shell   echo 67108864 > "$CGROUP/memory.max"' in told
