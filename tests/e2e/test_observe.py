@@ -256,7 +256,7 @@ def test_top_tells_both_numbers(busybox: Cli) -> None:
         ("(major - 136) * 256 + minor", "0"),
         ("user_name(int(lines", "str(int(lines"),
         ("for line in lines if int(line.split()[column]) in pids", "for line in lines"),
-        ("for pid in usage.processes(path):", "for pid in usage.processes(path)[:1]:"),
+        ("    for pid in pids:", "    for pid in pids[:1]:"),
     ],
 )
 def test_the_check_on_top_can_fail(broken, old: str, new: str) -> None:
