@@ -3,8 +3,8 @@
 SIGSTOP can be seen (a parent is told by wait(2)), can be undone by whoever may send SIGCONT, and
 reaches one process after the other, so that a fork can slip through.  A frozen cgroup has none of
 that: the kernel holds all of its processes and all that is below, those born meanwhile included,
-and the processes cannot tell, but for the clock.  What wakes them is cgroup.freeze, and SIGKILL.
-Other signals wait until the thaw.
+and the processes cannot tell, but for the clock.  Only their end is not put off: SIGKILL, and any
+signal that ends a process because it has no handler for it.  What has a handler waits for the thaw.
 
 Writing 1 to cgroup.freeze only asks.  Each process freezes at its next return to user space; when
 the last one has, the kernel says "frozen 1" in cgroup.events, and to a poll(2) on it: POLLPRI.

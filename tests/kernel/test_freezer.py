@@ -29,11 +29,12 @@ def box():
 class Counter:
     """A process in the cgroup that counts as fast as it can, in memory that we share with it."""
 
-    def __init__(self, path: str, cpus: set[int] | None = None) -> None:
+    def __init__(self, path: str, cpus: set[int] | None = None, handler=signal.SIG_DFL) -> None:
         self.memory = mmap.mmap(-1, mmap.PAGESIZE)
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                signal.signal(signal.SIGTERM, handler)
                 if cpus:
                     os.sched_setaffinity(0, cpus)
                 with open(path + "/cgroup.procs", "w") as file:
@@ -158,14 +159,26 @@ def test_the_check_on_giving_up_can_fail(box):
     fails(check_gives_up, box, mutant(freezer, old, "        raise KernelError("))
 
 
-def test_a_signal_waits_for_the_thaw_but_sigkill_does_not(box):
-    counter = Counter(box)
+def test_a_signal_with_a_handler_waits_for_the_thaw(box):
+    counter = Counter(box, handler=lambda *_: os._exit(7))
     freezer.freeze(box)
     os.kill(counter.pid, signal.SIGTERM)
-    assert os.waitpid(counter.pid, os.WNOHANG) == (0, 0)
     assert counter.stands()
+    assert os.waitpid(counter.pid, os.WNOHANG) == (0, 0)
     freezer.thaw(box)
-    assert os.waitstatus_to_exitcode(os.waitpid(counter.pid, 0)[1]) == -signal.SIGTERM
+    assert os.waitstatus_to_exitcode(os.waitpid(counter.pid, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_ends_a_process_does_not_wait(box, number):
+    counter = Counter(box)
+    freezer.freeze(box)
+    os.kill(counter.pid, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(counter.pid, 0)[1]) == -number
+    assert freezer.is_frozen(box)
+
+
+def test_cgroup_kill_does_not_wait(box):
     counter = Counter(box)
     freezer.freeze(box)
     cgroup.kill_all(box)
