@@ -153,14 +153,6 @@ def unmet(words: frozenset[str]) -> str:
     return ", ".join(sorted(word for word in words if not met(word)))
 
 
-def guest_for(words: frozenset[str]) -> str:
-    """The first guest kernel that meets them all, "" if none does."""
-    for kind in BOTH:
-        if all(kind in NEEDS[word].guests for word in words):
-            return kind
-    return ""
-
-
 def main() -> None:
     """Print the table for this machine."""
     for need in TABLE:

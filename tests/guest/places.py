@@ -43,9 +43,14 @@ SLOW = "tests/e2e/test_as_shell.py"
 SAID = 8000  # how much of a lost pytest's words a report quotes
 
 
+def is_guest(place: str) -> bool:
+    """Is it another kernel, which works while this one does?"""
+    return place != SHARED
+
+
 def missing(place: str) -> str:
     """The package without which there is no such place; "" if it is there."""
-    return "" if place == SHARED else boot.KERNELS[place].missing()
+    return boot.KERNELS[place].missing() if is_guest(place) else ""
 
 
 def meets(place: str, words: frozenset[str]) -> bool:
@@ -53,6 +58,12 @@ def meets(place: str, words: frozenset[str]) -> bool:
     if place == SHARED:
         return not needs.unmet(words)
     return all(place in needs.NEEDS[word].guests for word in words)
+
+
+def guest_for(words: frozenset[str]) -> str:
+    """The first guest that meets these needs and can be started; "" if there is none."""
+    able = (place for place in needs.BOTH if meets(place, words) and not missing(place))
+    return next(able, "")
 
 
 def is_run_again(place: str, file: str) -> bool:

@@ -253,11 +253,28 @@ def test_tests_of_containers_run_again(uml, suite, pytester):
         assert f"tests/{name} FAILED" in words
     release = os.uname().release
     kernels = re.findall(r"^E .*kernel (\S+) (\w+)$", words, re.MULTILINE)
-    assert kernels[3] == (release, "True"), words
-    assert kernels[2][0] != release, words
+    assert kernels[2] == (release, "True"), words
+    assert kernels[3][0] != release, words
 
 
 def test_a_place_that_does_not_exist(suite):
     status, words = suite("def test_one(): pass", "--again", "uml,moon")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert "--again: no such place: moon" in words
+
+
+def test_a_place_that_is_not_installed_is_told_and_an_error_in_ci(suite, monkeypatch):
+    monkeypatch.setattr(places, "missing", lambda place: "some-package")
+    status, words = suite("def test_one(): pass", "--again", "uml", inside=True)
+    assert (status, "not run again in uml, which wants some-package" in words) == (0, True), words
+    monkeypatch.setenv("CI", "true")
+    status, words = suite("def test_one(): pass", "--again", "uml", inside=True)
+    assert status == pytest.ExitCode.USAGE_ERROR, words
+
+
+def test_the_second_choice_is_taken_where_the_first_is_not_installed(monkeypatch):
+    monkeypatch.setattr(places, "missing", lambda place: "some-package" if place == "uml" else "")
+    assert places.guest_for(frozenset({"memory"})) == "qemu"
+    monkeypatch.setattr(places, "missing", lambda place: "")
+    assert places.guest_for(frozenset({"memory"})) == "uml"
+    assert places.guest_for(frozenset({"memory", "cpuset"})) == "qemu"
