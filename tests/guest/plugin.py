@@ -19,7 +19,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -51,6 +51,14 @@ def needs_of(item: pytest.Item) -> frozenset[str]:
 def in_ci() -> bool:
     """Where nothing may be missing."""
     return os.environ.get("CI") == "true"
+
+
+def refuse(lacking: str) -> NoReturn:
+    """A test can run nowhere: that is an error in CI, else a skip."""
+    words = f"needs {lacking}: neither this machine has it nor a guest kernel installed here"
+    if in_ci():
+        pytest.fail(words, pytrace=False)
+    pytest.skip(words)
 
 
 class Elsewhere(pytest.Item):
@@ -121,14 +129,9 @@ class Outside:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """A test that can run nowhere: an error in CI, else a skip."""
-        lacking = needs.unmet(needs_of(item))
-        if not lacking:
-            return
-        words = f"needs {lacking}: neither this machine has it nor a guest kernel installed here"
-        if in_ci():
-            pytest.fail(words, pytrace=False)
-        pytest.skip(words)
+        """Whatever is not sent elsewhere runs here, if it can."""
+        if lacking := needs.unmet(needs_of(item)):
+            refuse(lacking)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:

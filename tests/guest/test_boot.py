@@ -13,17 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest import boot, init, needs, places, qemu, uml
+from tests.guest import boot, init, needs, places, qemu
 
 BOOT = [sys.executable, str(places.BOOT)]
 Boot = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def room() -> Iterator[Path]:
+def room(guest: None) -> Iterator[Path]:
     """A directory for the guest's own things, by which its processes are known."""
-    if uml.missing():
-        pytest.skip("needs guest: neither this machine has it nor a guest kernel installed here")
     with tempfile.TemporaryDirectory(prefix="room-") as folder:
         yield Path(folder)
 

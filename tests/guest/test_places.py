@@ -117,17 +117,8 @@ def test_this_very_test_runs_in_a_guest():
     assert os.path.realpath("/proc/1/exe").rpartition("/")[2].startswith("python3")
 
 
-@pytest.fixture(scope="module")
-def uml():
-    """UML must be there, or these tests cannot be."""
-    if needs.in_guest() or not places.missing(needs.UML):
-        return
-    words = "needs guest: neither this machine has it nor a guest kernel installed here"
-    pytest.fail(words) if os.environ.get("CI") == "true" else pytest.skip(words)
-
-
 @pytest.fixture
-def lost_guests(uml, suite):
+def lost_guests(guest, suite):
     """What became of the tests above: the words, and the outcome of each."""
     text = LOST_GUESTS.format(release=os.uname().release)
     status, words = suite(text, "-v", "--guest-timeout", "10")
@@ -244,7 +235,7 @@ def test_where():
 ONE_THREAD = "import os\ndef test_one_thread(): assert len(os.listdir('/proc/self/task')) == 1"
 
 
-def test_tests_of_containers_run_again(uml, suite, pytester):
+def test_tests_of_containers_run_again(guest, suite, pytester):
     pytester.makepyfile(**{"tests/e2e/test_it": WHERE, "tests/unit/test_it": WHERE})
     _, words = suite(ONE_THREAD, "-v", "--again", "uml,shared")
     assert "4 failed, 1 passed" in words, words
