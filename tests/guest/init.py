@@ -24,6 +24,12 @@ import os
 import signal
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Orders = dict[str, Any]  # what boot.py wrote
+
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, REC, SHARED = 1, 2, 4, 8, 32, 4096, 16384, 1 << 20
 HARD = NOSUID | NODEV | NOEXEC
 MNT_DETACH = 2
@@ -103,7 +109,7 @@ def load_modules(folder: str, names: list[str]) -> None:
 # ---- the root
 
 
-def build_root(orders: dict, scratch: str, modules: str) -> None:
+def build_root(orders: Orders, scratch: str, modules: str) -> None:
     """Make the root described above, and make it the root: pivot_root(2)."""
     mount("guest", scratch, "tmpfs", 0, "size=75%,mode=755")
     new = f"{scratch}/new"
@@ -220,7 +226,7 @@ def write_all(fd: int, data: bytes) -> None:
 # ---- the command
 
 
-def run(orders: dict, out: int, line: int) -> int:
+def run(orders: Orders, out: int, line: int) -> int:
     """Run the command, hand its output on, reap everyone; its exit status as the shell has it."""
     read, write = os.pipe()  # not the line itself: that is a terminal
     command = os.fork()
@@ -267,7 +273,7 @@ def reap() -> list[tuple[int, int]]:
     return ended
 
 
-def become(orders: dict, output: int, line: int) -> None:
+def become(orders: Orders, output: int, line: int) -> None:
     """execve(2) the command, with nothing of ours."""
     os.setsid()
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -4,7 +4,9 @@
     qemu     a guest kernel, on an emulated machine: slow, for the few needs that UML cannot meet
     shared   this machine, in a mount namespace in which ``/`` is shared, as systemd leaves it
 
-The second pytest writes one line of JSON for each event, and a thread here reads them.
+The second pytest appends a line of JSON to a file for each event (inside.py), and we read it when
+we want to know.  No thread waits for it: the pytest of this machine has to stay single-threaded,
+for it launches containers, and a clone copies one thread only.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,31 @@ from tests.support import SHARED_ROOT
 
 BOOT = Path(__file__).with_name("boot.py")
 SHARED = "shared"
-AGAIN = {needs.UML, needs.QEMU, SHARED}
+
+# What --again runs again, and where: the tests that make containers, and those of each kernel
+# feature, which mount in private mount namespaces of their own and so need no shared "/".
+AGAIN = {
+    needs.UML: ("tests/e2e/", "tests/kernel/"),
+    needs.QEMU: ("tests/e2e/", "tests/kernel/"),
+    SHARED: ("tests/e2e/",),
+}
+# Its scripts start programs by the thousand: five minutes in a guest, and no step of ours.
+SLOW = "tests/e2e/test_as_shell.py"
+
+SAID = 8000  # how much of a lost pytest's words a report quotes
+
+# Start a command and leave: it becomes nobody's child, for there are tests that count ours.
+DETACHED = '{ trap : TERM; "$@"; echo $? > "$0"; } &'
+
+
+def is_guest(place: str) -> bool:
+    """Is it another kernel, which works while this one does?"""
+    return place != SHARED
 
 
 def missing(place: str) -> str:
     """The package without which there is no such place; "" if it is there."""
-    return "" if place == SHARED else boot.KERNELS[place].missing()
+    return boot.KERNELS[place].missing() if is_guest(place) else ""
 
 
 def meets(place: str, words: frozenset[str]) -> bool:
@@ -43,84 +63,64 @@ def meets(place: str, words: frozenset[str]) -> bool:
     return all(place in needs.NEEDS[word].guests for word in words)
 
 
-class Run(threading.Thread):
-    """The tests of one place: as many guests as it takes, one after the other."""
+def guest_for(words: frozenset[str]) -> str:
+    """The first guest that meets these needs and can be started; "" if there is none."""
+    able = (place for place in needs.BOTH if meets(place, words) and not missing(place))
+    return next(able, "")
+
+
+def is_run_again(place: str, file: str) -> bool:
+    """Are the tests of this file, whose path is relative to the checkout, run again there?"""
+    return file.startswith(AGAIN[place]) and (place == SHARED or file != SLOW)
+
+
+class Run:
+    """The tests of one place: in one guest, or, when one is lost, the rest in another."""
 
     def __init__(self, config: pytest.Config, place: str, tests: list[pytest.Item]) -> None:
-        super().__init__(daemon=True)
         self.config = config
         self.place = place
         self.tests = {test.nodeid: test for test in tests}
         self.reports: dict[str, list[Any]] = {nodeid: [] for nodeid in self.tests}
         self.finished: set[str] = set()
-        self.news = threading.Condition()
-        self.process: subprocess.Popen[bytes] | None = None
         self.current = ""  # the test it is at
-        self.stopping = False
-        self.boots = 0
-        self.began = time.monotonic()
-        self.seconds = 0.0
-        self.folder = Path(tempfile.mkdtemp(prefix="minicontainer-guest-"))
+        self.starts = 0
+        self.began = 0.0
+        self.seconds = 0.0  # from the first start to the last word
+        self.group = 0  # the process group of what runs now
+        self.folder = Path(tempfile.mkdtemp(prefix="minicontainer-tests-"))
+        self.events = self.folder / "events"
+        self.status = self.folder / "status"  # how it ended, once it has
+        self.read = 0  # how much of the events we have
 
-    def start_once(self) -> None:
-        """Start, unless it has been started."""
-        if not self.ident:
-            self.start()
+    def left(self) -> list[str]:
+        """What has not been done."""
+        return [nodeid for nodeid in self.tests if nodeid not in self.finished]
 
-    def reports_of(self, nodeid: str) -> list[Any]:
-        """Sleep until the test is done; its reports, serialized."""
-        with self.news:
-            self.news.wait_for(lambda: nodeid in self.finished)
-        return self.reports[nodeid]
-
-    def run(self) -> None:
-        """Start a pytest there for what is left, until nothing is left."""
-        try:
-            while left := [nodeid for nodeid in self.tests if nodeid not in self.finished]:
-                before = len(self.finished)
-                why = self.one_boot(left)
-                if self.stopping:
-                    break
-                if self.current:  # it ended in the middle of a test, whose fault that is
-                    self.fail(self.current, why)
-                elif len(self.finished) == before:  # it would end the same way again
-                    self.fail_all(why)
-        except BaseException as error:  # else the session would wait for ever
-            self.fail_all(f"{type(error).__name__}: {error}")
-        self.seconds = time.monotonic() - self.began
-
-    def one_boot(self, left: list[str]) -> str:
-        """One pytest over the tests that are left; what it said, and how it ended."""
-        self.boots += 1
-        self.current = ""
-        (self.folder / "tests").write_text(json.dumps(left))
-        read, write = os.pipe()
-        with open(self.folder / "log", "w+b") as log:
-            self.process = subprocess.Popen(
-                self.command(write, left),
-                env={**os.environ, **self.environment(write)},
+    def start(self) -> None:
+        """Start a pytest there for all that is left."""
+        self.began = self.began or time.time()
+        self.starts += 1
+        (self.folder / "tests").write_text(json.dumps(self.left()))
+        self.status.unlink(missing_ok=True)
+        with open(self.events, "wb") as events, open(self.folder / "log", "wb") as log:
+            self.read = 0
+            started = subprocess.Popen(
+                ["sh", "-c", DETACHED, str(self.status), *self.command(events.fileno())],
+                env={**os.environ, **self.environment(events.fileno())},
                 cwd=self.config.invocation_params.dir,
-                pass_fds=[write],
+                pass_fds=[events.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-            os.close(write)
-            watch = Watch(self.process, self.config.getoption("--guest-timeout"))
-            with os.fdopen(read) as events:
-                for line in events:
-                    watch.start_again()
-                    self.take(*json.loads(line))
-            watch.end()
-            status = self.process.wait()
-            log.seek(0)
-            said = log.read().decode(errors="replace")[-8000:]
-        return f"{self.place}: {watch.verdict or f'ended with status {status}'}\n{said}"
+            started.wait()
+            self.group = started.pid
 
-    def command(self, write: int, left: list[str]) -> list[str]:
+    def command(self, line: int) -> list[str]:
         """The words that start pytest there."""
-        files = dict.fromkeys(str(self.tests[nodeid].path) for nodeid in left)
+        files = dict.fromkeys(str(self.tests[nodeid].path) for nodeid in self.left())
         ini = ["-c", str(self.config.inipath)] if self.config.inipath else []
         words = [
             sys.executable, "-m", "pytest", "-p", "tests.guest.plugin", "-p", "tests.guest.inside",
@@ -130,22 +130,50 @@ class Run(threading.Thread):
             return [*SHARED_ROOT, *words]
         images = os.environ.get("MINICONTAINER_IMAGES")
         return [
-            sys.executable, str(BOOT), "--kernel", self.place, "--line", str(write),
+            sys.executable, str(BOOT), "--kernel", self.place, "--line", str(line),
             "--share", str(self.folder), *(["--keep", images] if images else []), "--", *words,
         ]  # fmt: skip
 
-    def environment(self, write: int) -> dict[str, str]:
+    def environment(self, line: int) -> dict[str, str]:
         """What the pytest there is to know."""
         known = {
             "MINICONTAINER_TESTS_INSIDE": str(self.folder / "tests"),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PYTEST_ADDOPTS": "",
         }
-        return {**known, "GUEST_LINE": str(write)} if self.place == SHARED else known
+        return {**known, "GUEST_LINE": str(line)} if self.place == SHARED else known
 
-    def take(self, event: str, value: Any) -> None:
-        """One line of the pytest there."""
-        with self.news:
+    def reports_of(self, nodeid: str) -> list[Any]:
+        """Sleep until the test is done; its reports, serialized."""
+        while nodeid not in self.finished:
+            if not self.group:
+                self.start()
+            ended = self.has_ended()  # asked first: nothing comes after its end
+            silent = not self.take_news()
+            if nodeid in self.finished:
+                break
+            if ended:
+                self.lost(f"ended with status {self.status.read_text().strip()}")
+            elif silent and self.seconds_of_silence() > self.patience():
+                self.end()
+                self.lost(f"no word within {self.patience():g} s (--guest-timeout)")
+            elif silent:
+                time.sleep(0.02)
+        return self.reports[nodeid]
+
+    def has_ended(self) -> bool:
+        """Is the pytest there gone?"""
+        return self.status.exists() and self.status.read_text().endswith("\n")
+
+    def take_news(self) -> bool:
+        """Read the events that have been written since; were there any?"""
+        with open(self.events, "rb") as file:
+            file.seek(self.read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self.read += len(whole)
+        for line in whole.splitlines():
+            event, value = json.loads(line)
             if event == "start":
                 self.current = value
             elif event == "report":
@@ -153,7 +181,28 @@ class Run(threading.Thread):
             elif event == "finish":
                 self.finished.add(value)
                 self.current = ""
-                self.news.notify_all()
+        return bool(whole)
+
+    def seconds_of_silence(self) -> float:
+        """Since the last event, or the start."""
+        return time.time() - self.events.stat().st_mtime
+
+    def patience(self) -> float:
+        """How long that may be."""
+        return float(self.config.getoption("--guest-timeout"))
+
+    def lost(self, why: str) -> None:
+        """The pytest there is gone, and there are tests left: whose fault is it?"""
+        with open(self.folder / "log", "rb") as log:
+            said = log.read()[-SAID:].decode(errors="replace")
+        why = f"{self.place}: {why}\n{said}"
+        if self.current:
+            self.fail(self.current, why)
+        elif self.read == 0:  # not even one was begun: another start would end the same way
+            for nodeid in self.left():
+                self.fail(nodeid, why)
+        self.current = ""
+        self.group = 0
 
     def fail(self, nodeid: str, why: str) -> None:
         """Write the report that the pytest there did not."""
@@ -162,64 +211,31 @@ class Run(threading.Thread):
         )
         hook = self.config.hook
         data = hook.pytest_report_to_serializable(config=self.config, report=report)
-        with self.news:
-            self.reports[nodeid].append(data)
-            self.finished.add(nodeid)
-            self.news.notify_all()
+        self.reports[nodeid].append(data)
+        self.finished.add(nodeid)
 
-    def fail_all(self, why: str) -> None:
-        """The same for every test that is left."""
-        for nodeid in self.tests:
-            if nodeid not in self.finished:
-                self.fail(nodeid, why)
+    def end(self) -> None:
+        """SIGTERM to all of it, and wait: boot.py takes its guest along, pytest its children."""
+        for number, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 1)):
+            try:
+                os.killpg(self.group, number)
+            except ProcessLookupError:
+                return
+            patience = time.monotonic() + seconds
+            while not self.has_ended() and time.monotonic() < patience:
+                time.sleep(0.02)
+            if self.has_ended():
+                return
 
     def stop(self) -> None:
         """The session is over; if it was cut short, so is the guest."""
-        if self.finished < self.tests.keys() and self.process:
-            self.stopping = True
-            end(self.process)
-        if self.ident:
-            self.join()
+        if self.group and not self.has_ended():
+            self.end()
+        if self.starts:
+            self.seconds = self.events.stat().st_mtime - self.began
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def summary(self) -> str:
         """For the end of the session."""
         number = len(self.finished)
-        return (
-            f"{self.place}: {number} tests, {self.boots} start(s), {self.seconds:.0f} s alongside"
-        )
-
-
-class Watch:
-    """Ends a process that has been silent for too long."""
-
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        self.process = process
-        self.seconds = seconds
-        self.verdict = ""
-        self.timer = threading.Timer(0, lambda: None)
-        self.start_again()
-
-    def start_again(self) -> None:
-        """There was a word."""
-        self.end()
-        self.timer = threading.Timer(self.seconds, self.expire)
-        self.timer.daemon = True
-        self.timer.start()
-
-    def expire(self) -> None:
-        """There was none."""
-        self.verdict = f"no word within {self.seconds:g} s (--guest-timeout)"
-        end(self.process)
-
-    def end(self) -> None:
-        """No longer."""
-        self.timer.cancel()
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the whole of it: boot.py takes its guest along, pytest its children."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
+        return f"{self.place}: {number} tests, {self.starts} start(s), {self.seconds:.0f} s"
