@@ -162,7 +162,7 @@ class PinToCpus(Limit):
 
 
 class LimitProcesses(Limit):
-    """There are only so many pids.  Threads count too, and so does the container's first process."""
+    """There are only so many pids.  Threads count too, and the container's first process is one."""
 
     name = "pids"
     without = "a fork bomb in the container takes the machine's last pid"
