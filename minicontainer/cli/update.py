@@ -84,11 +84,14 @@ def change(path: str, asked: Resources) -> None:
     context.warn = say
     context.cgroup_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     before: list[tuple[str, str]] = []
+    counted = os.path.exists(path + "/memory.current")
     try:
         for step in limit_steps(asked, path.removeprefix(above)):
             if isinstance(step, Limit):
                 before += [(file, old(path, file)) for file, _ in step.files()]
             step.run(context)
+        if not counted and os.path.exists(path + "/memory.current"):
+            say("warning: memory is counted from now on; what was used before is not in the limit")
     except MinicontainerError:
         for file, text in reversed(before):
             restore(path, file, text)

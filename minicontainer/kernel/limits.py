@@ -40,8 +40,7 @@ UNLIMITED = -1  # the file's word for it is "max"
 _MEANING = {
     errno.ENOENT: "this kernel has no such file, or its controller was not handed down (cgroup."
     "subtree_control of the cgroup above)",
-    errno.EINVAL: "the kernel does not take this value for this file",
-    errno.ERANGE: "the kernel does not take this value for this file",
+    **dict.fromkeys((errno.EINVAL, errno.ERANGE), "the kernel does not take this value here"),
     errno.ENODEV: "no disk has this number (a partition has no limits of its own, its disk has)",
     errno.EOPNOTSUPP: "the disk's driver or scheduler does not support it",
     errno.ENOSPC: "none of these CPUs or memory nodes is the parent cgroup's to give",
@@ -62,6 +61,8 @@ class Limit(Step):
     """Write limits of one controller: ``files`` says which file gets what text."""
 
     side: ClassVar[str] = HOST
+    name = "limit"
+    without = "the container may use all there is"
     optional: ClassVar[tuple[str, ...]] = ()  # files that a kernel may lack;
     lacking: ClassVar[str] = ""  # if it has none of them, this is said, and we go on
 
@@ -161,8 +162,7 @@ class PinToCpus(Limit):
 
 
 class LimitProcesses(Limit):
-    """A process costs the machine more than its memory: there are only so many pids.  The kernel
-    counts threads too; the container's first process is one."""
+    """There are only so many pids.  Threads count too, and the container's first process is one."""
 
     name = "pids"
     without = "a fork bomb in the container takes the machine's last pid"

@@ -65,7 +65,7 @@ def outermost(paths: list[str]) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Boot, wait, clean up; the exit status."""
     kernel = KERNELS[options.kernel]
-    work = tempfile.mkdtemp(prefix="guest-", dir="/tmp")
+    work = tempfile.mkdtemp(prefix="guest-")
     try:
         os.mkdir(f"{work}/root")
         make_disks(work)
@@ -99,7 +99,7 @@ def make_disks(work: str) -> None:
 
 @contextlib.contextmanager
 def started(
-    kernel: ModuleType, work: str, memory: str, lines: Lines, command: list[str]
+    kernel: ModuleType, work: str, memory: int, lines: Lines, command: list[str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The running guest; all its processes are gone in the end."""
     fds = {name: pair[1].fileno() for name, pair in lines._asdict().items()}
@@ -186,7 +186,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kernel", choices=KERNELS, default="uml")
-    parser.add_argument("--memory", default="2G")
+    parser.add_argument("--memory", type=int, default=2, metavar="GIBIBYTES")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds")
     parser.add_argument("--share", action="append", default=[], metavar="DIRECTORY")
     parser.add_argument("--keep", action="append", default=[], metavar="DIRECTORY",

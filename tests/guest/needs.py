@@ -6,7 +6,7 @@ A need is probed, never inferred from a version or a distribution; every probe o
 table also says which guest kernel meets the need (``guests``), and a guest probes again before it
 runs a test, so the table cannot promise too much.
 
-``python -m tests.guest.needs`` tells what this machine meets.
+``python -m tests.guest.needs`` prints the table, with ``here`` also what this machine meets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -153,18 +154,11 @@ def unmet(words: frozenset[str]) -> str:
     return ", ".join(sorted(word for word in words if not met(word)))
 
 
-def guest_for(words: frozenset[str]) -> str:
-    """The first guest kernel that meets them all, "" if none does."""
-    for kind in BOTH:
-        if all(kind in NEEDS[word].guests for word in words):
-            return kind
-    return ""
-
-
 def main() -> None:
-    """Print the table for this machine."""
+    """Print the table."""
     for need in TABLE:
-        print(f"{need.word:13} {'yes' if met(need.word) else 'no':4} {need.means}")
+        here = f"{'yes' if met(need.word) else 'no':4}" if "here" in sys.argv else ""
+        print(f"{here}{need.word:13} {'  '.join(need.guests):10} {need.means}")
 
 
 if __name__ == "__main__":

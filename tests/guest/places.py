@@ -42,10 +42,18 @@ SLOW = "tests/e2e/test_as_shell.py"
 
 SAID = 8000  # how much of a lost pytest's words a report quotes
 
+# Start a command and leave: it becomes nobody's child, for there are tests that count ours.
+DETACHED = '{ trap : TERM; "$@"; echo $? > "$0"; } &'
+
+
+def is_guest(place: str) -> bool:
+    """Is it another kernel, which works while this one does?"""
+    return place != SHARED
+
 
 def missing(place: str) -> str:
     """The package without which there is no such place; "" if it is there."""
-    return "" if place == SHARED else boot.KERNELS[place].missing()
+    return boot.KERNELS[place].missing() if is_guest(place) else ""
 
 
 def meets(place: str, words: frozenset[str]) -> bool:
@@ -53,6 +61,12 @@ def meets(place: str, words: frozenset[str]) -> bool:
     if place == SHARED:
         return not needs.unmet(words)
     return all(place in needs.NEEDS[word].guests for word in words)
+
+
+def guest_for(words: frozenset[str]) -> str:
+    """The first guest that meets these needs and can be started; "" if there is none."""
+    able = (place for place in needs.BOTH if meets(place, words) and not missing(place))
+    return next(able, "")
 
 
 def is_run_again(place: str, file: str) -> bool:
@@ -73,9 +87,10 @@ class Run:
         self.starts = 0
         self.began = 0.0
         self.seconds = 0.0  # from the first start to the last word
-        self.process: subprocess.Popen[bytes] | None = None
+        self.group = 0  # the process group of what runs now
         self.folder = Path(tempfile.mkdtemp(prefix="minicontainer-tests-"))
         self.events = self.folder / "events"
+        self.status = self.folder / "status"  # how it ended, once it has
         self.read = 0  # how much of the events we have
 
     def left(self) -> list[str]:
@@ -87,10 +102,11 @@ class Run:
         self.began = self.began or time.time()
         self.starts += 1
         (self.folder / "tests").write_text(json.dumps(self.left()))
+        self.status.unlink(missing_ok=True)
         with open(self.events, "wb") as events, open(self.folder / "log", "wb") as log:
             self.read = 0
-            self.process = subprocess.Popen(
-                self.command(events.fileno()),
+            started = subprocess.Popen(
+                ["sh", "-c", DETACHED, str(self.status), *self.command(events.fileno())],
                 env={**os.environ, **self.environment(events.fileno())},
                 cwd=self.config.invocation_params.dir,
                 pass_fds=[events.fileno()],
@@ -99,6 +115,8 @@ class Run:
                 stderr=log,
                 start_new_session=True,
             )
+            started.wait()
+            self.group = started.pid
 
     def command(self, line: int) -> list[str]:
         """The words that start pytest there."""
@@ -128,29 +146,24 @@ class Run:
     def reports_of(self, nodeid: str) -> list[Any]:
         """Sleep until the test is done; its reports, serialized."""
         while nodeid not in self.finished:
-            if self.process is None:
-                self.start_or_fail()
-                continue
-            ended = self.process.poll() is not None  # asked first: nothing comes after its end
+            if not self.group:
+                self.start()
+            ended = self.has_ended()  # asked first: nothing comes after its end
             silent = not self.take_news()
             if nodeid in self.finished:
                 break
             if ended:
-                self.lost(f"ended with status {self.process.returncode}")
+                self.lost(f"ended with status {self.status.read_text().strip()}")
             elif silent and self.seconds_of_silence() > self.patience():
-                end(self.process)
+                self.end()
                 self.lost(f"no word within {self.patience():g} s (--guest-timeout)")
             elif silent:
                 time.sleep(0.02)
         return self.reports[nodeid]
 
-    def start_or_fail(self) -> None:
-        """Start; if even that fails, so do all the tests."""
-        try:
-            self.start()
-        except OSError as error:
-            for nodeid in self.left():
-                self.fail(nodeid, f"{self.place}: {type(error).__name__}: {error}")
+    def has_ended(self) -> bool:
+        """Is the pytest there gone?"""
+        return self.status.exists() and self.status.read_text().endswith("\n")
 
     def take_news(self) -> bool:
         """Read the events that have been written since; were there any?"""
@@ -189,7 +202,7 @@ class Run:
             for nodeid in self.left():
                 self.fail(nodeid, why)
         self.current = ""
-        self.process = None
+        self.group = 0
 
     def fail(self, nodeid: str, why: str) -> None:
         """Write the report that the pytest there did not."""
@@ -201,10 +214,23 @@ class Run:
         self.reports[nodeid].append(data)
         self.finished.add(nodeid)
 
+    def end(self) -> None:
+        """SIGTERM to all of it, and wait: boot.py takes its guest along, pytest its children."""
+        for number, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 1)):
+            try:
+                os.killpg(self.group, number)
+            except ProcessLookupError:
+                return
+            patience = time.monotonic() + seconds
+            while not self.has_ended() and time.monotonic() < patience:
+                time.sleep(0.02)
+            if self.has_ended():
+                return
+
     def stop(self) -> None:
         """The session is over; if it was cut short, so is the guest."""
-        if self.process and self.process.poll() is None:
-            end(self.process)
+        if self.group and not self.has_ended():
+            self.end()
         if self.starts:
             self.seconds = self.events.stat().st_mtime - self.began
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -213,15 +239,3 @@ class Run:
         """For the end of the session."""
         number = len(self.finished)
         return f"{self.place}: {number} tests, {self.starts} start(s), {self.seconds:.0f} s"
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the whole of it, and wait: boot.py takes its guest along, pytest its children."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-    except ProcessLookupError:
-        pass
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

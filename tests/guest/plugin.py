@@ -19,7 +19,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     again = "run the tests of containers again in: uml, shared (or both: uml,shared)"
     group.addoption("--again", default="", metavar="PLACES", help=again)
     limit = "how long one test may take in a guest (%(default)s)"
-    group.addoption("--guest-timeout", type=float, default=300, metavar="SECONDS", help=limit)
+    group.addoption("--guest-timeout", type=float, default=360, metavar="SECONDS", help=limit)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +48,19 @@ def needs_of(item: pytest.Item) -> frozenset[str]:
     return words
 
 
+def in_ci() -> bool:
+    """Where nothing may be missing."""
+    return os.environ.get("CI") == "true"
+
+
+def refuse(lacking: str) -> NoReturn:
+    """A test can run nowhere: that is an error in CI, else a skip."""
+    words = f"needs {lacking}: neither this machine has it nor a guest kernel installed here"
+    if in_ci():
+        pytest.fail(words, pytrace=False)
+    pytest.skip(words)
+
+
 class Elsewhere(pytest.Item):
     """Stands for a test that is run at another place, and brings its reports back."""
 
@@ -57,6 +70,8 @@ class Elsewhere(pytest.Item):
         self.place = place
         self.own_markers = list(test.own_markers)
         self.keywords.update({mark.name: mark for mark in test.iter_markers()})
+        # pytest-timeout is not to count how long we wait for a guest; it counts in there
+        self.add_marker(pytest.mark.timeout(0), append=False)
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         path, line, _ = self.test.reportinfo()
@@ -72,46 +87,51 @@ class Outside:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.runs: dict[str, places.Run] = {}
+        self.absent: dict[str, str] = {}  # places of --again, and why not
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Put each test where its needs are met; add those to be run again; guests' go last."""
-        again = {name for name in self.config.getoption("--again").split(",") if name}
-        if unknown := again - places.AGAIN.keys():
-            raise pytest.UsageError(f"--again: no such place: {', '.join(sorted(unknown))}")
+        again = self.again()
         here: list[pytest.Item] = []
         elsewhere: dict[str, list[pytest.Item]] = {}
         for test in items:
             words = needs_of(test)
-            place = "" if not needs.unmet(words) else needs.guest_for(words)
-            if place and not places.missing(place):
+            place = places.guest_for(words) if needs.unmet(words) else ""
+            if place:
                 elsewhere.setdefault(place, []).append(stand_in(test, place, test.name))
             else:  # also what can run nowhere: its set-up will say so
                 here.append(test)
-                place = ""
-            for name in sorted(again):
+            for name in again:
                 if name != place and self.is_to_run_again(test, name, words):
                     name_there = f"{test.name}@{name}"
                     elsewhere.setdefault(name, []).append(stand_in(test, name, name_there))
-        items[:] = here + [item for part in elsewhere.values() for item in part]
+        items[:] = here
+        for place in sorted(elsewhere, key=places.is_guest):  # the longer a guest has, the better
+            items += elsewhere[place]
+
+    def again(self) -> list[str]:
+        """The places of --again that are there; in CI they have to be."""
+        wanted = [name for name in self.config.getoption("--again").split(",") if name]
+        for place in wanted:
+            if place not in places.AGAIN:
+                raise pytest.UsageError(f"--again: no such place: {place}")
+            if package := places.missing(place):
+                self.absent[place] = f"not run again in {place}, which wants {package}"
+        if self.absent and in_ci():
+            raise pytest.UsageError(", ".join(self.absent.values()))
+        return [place for place in wanted if place not in self.absent]
 
     def is_to_run_again(self, test: pytest.Item, place: str, words: frozenset[str]) -> bool:
         """Is it a test of containers, and can it run there?"""
         file = test.path.relative_to(self.config.rootpath).as_posix()
-        if not places.is_run_again(place, file) or places.missing(place):
-            return False
-        return places.meets(place, words)
+        return places.is_run_again(place, file) and places.meets(place, words)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """A test that can run nowhere: an error in CI, else a skip."""
-        lacking = needs.unmet(needs_of(item))
-        if not lacking:
-            return
-        words = f"needs {lacking}: neither this machine has it nor a guest kernel installed here"
-        if os.environ.get("CI") == "true":
-            pytest.fail(words, pytrace=False)
-        pytest.skip(words)
+        """Whatever is not sent elsewhere runs here, if it can."""
+        if lacking := needs.unmet(needs_of(item)):
+            refuse(lacking)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
@@ -123,8 +143,8 @@ class Outside:
         if not self.config.option.collectonly:
             self.runs = {place: places.Run(self.config, place, tests[place]) for place in tests}
         for place, run in self.runs.items():
-            if place != places.SHARED:  # that is this machine: its tests take their turn
-                run.start_or_fail()
+            if places.is_guest(place):  # the others are this machine: their tests take turns
+                run.start()
         try:
             return (yield)
         finally:
@@ -147,8 +167,8 @@ class Outside:
         return True
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for run in self.runs.values():
-            terminalreporter.write_line(run.summary())
+        for line in [run.summary() for run in self.runs.values()] + [*self.absent.values()]:
+            terminalreporter.write_line(line)
 
 
 def stand_in(test: pytest.Item, place: str, name: str) -> Elsewhere:

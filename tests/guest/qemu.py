@@ -58,7 +58,7 @@ def missing() -> str:
 
 
 def commands(
-    work: str, memory: str, fds: dict[str, int], command: list[str]
+    work: str, memory: int, fds: dict[str, int], command: list[str]
 ) -> Iterator[tuple[list[str], dict[str, str]]]:
     """First the server of the host's files, then, once it listens, the machine."""
     image, server = kernel(), virtiofsd()
@@ -75,8 +75,8 @@ def commands(
     Path(work, "initrd").write_bytes(initrd(str(modules), command))
     words = [
         "qemu-system-x86_64", "-machine", "q35,memory-backend=memory",
-        "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory,
-        "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",  # virtiofsd's, too
+        "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", f"{memory}G",
+        "-object", f"memory-backend-memfd,id=memory,size={memory}G,share=on",  # virtiofsd's, too
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
         "-kernel", str(image), "-initrd", f"{work}/initrd",
         "-append", "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off",

@@ -29,12 +29,12 @@ def missing() -> str:
 
 
 def commands(
-    work: str, memory: str, fds: dict[str, int], command: list[str]
+    work: str, memory: int, fds: dict[str, int], command: list[str]
 ) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The one command that starts the kernel, and its environment."""
     stay_on_one_processor()
     words = [
-        "linux.uml", f"mem={memory}",
+        "linux.uml", f"mem={memory}G",
         "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
         f"ubd0={work}/disk", f"ubd1={work}/spare",
         f"con0=null,fd:{fds['console']}", "con=null", "ssl=null",
@@ -44,7 +44,9 @@ def commands(
         "initcall_blacklist=raid6_select_algo,calibrate_xor_blocks", "lpj=20000000",
         f"init={command[0]}", "--", *command[1:],
     ]  # fmt: skip
-    env = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    # The guest's memory is a file, on a tmpfs; in a docker container that is too small.
+    small = shutil.disk_usage("/dev/shm").free < memory << 30
+    env = {"PATH": os.environ["PATH"], **({"TMPDIR": work} if small else {})}
     # It finds the end of its stack by the last variable, and PATH is one that it replaces.
     yield words, {**env, "LD_PRELOAD": large_registers(work), "LAST": "1"}
 

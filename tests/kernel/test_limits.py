@@ -111,8 +111,8 @@ def test_a_file_that_every_cgroup_has(room):
 def test_a_value_that_the_kernel_does_not_take_is_told(room):
     with pytest.raises(KernelError, match=r'write\("cgroup.max.depth", "-7"\).*ERANGE') as told:
         SetCgroupFiles((("cgroup.max.depth", "-7"),)).run(room)
-    assert told.value.meaning == "the kernel does not take this value for this file"
-    with pytest.raises(KernelError, match=r"EINVAL.*does not take this value"):
+    assert told.value.meaning == "the kernel does not take this value here"
+    with pytest.raises(KernelError, match=r"EINVAL.*does not take this value here"):
         SetCgroupFiles((("cgroup.max.depth", "deep"),)).run(room)
 
 
