@@ -76,7 +76,7 @@ class Crowd:
 
 
 def timed(*words: str) -> float:
-    """Seconds of one command line, through the interpreter that runs this (the installed one starts faster)."""
+    """Seconds of one command line, by the interpreter that runs this."""
     began = time.monotonic()
     subprocess.run(
         [sys.executable, "-c", COMMAND, *words], cwd=CHECKOUT, check=True, capture_output=True

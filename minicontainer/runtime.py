@@ -162,11 +162,14 @@ class Container:
         """Sleep until the program ends; its exit status, 128+n when signal n killed it.
 
         Then ``post_mortem`` says what the kernel counted against its limits."""
+        # Looked at first, and left to be waited for: a status of 137 may be a shell's own.
+        ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         status = process.wait(self.pidfd)
         if self._claim and self._events:
+            end = -9 if ended and ended.si_status == 9 and status == 128 + 9 else status
+            sender = state.read_facts(self.id).get("killed", "") if end == -9 else ""
             # Now: with the cgroup its counters will be gone.
-            sender = state.read_facts(self.id).get("killed", "") if status == 128 + 9 else ""
-            self.post_mortem = self._events.until(self._count(), status, sender)
+            self.post_mortem = self._events.until(self._count(), end, sender)
             self._claim.write(ended=end_facts(status, time.time(), self.post_mortem))
         return status
 

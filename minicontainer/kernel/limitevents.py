@@ -31,7 +31,7 @@ from minicontainer.step import Record
 # ---- vocabulary
 
 UNLIMITED = -1  # "max"
-_KILLED = 128 + 9
+_SIGKILL = 9
 
 
 class Events(Record):
@@ -54,9 +54,9 @@ class Events(Record):
         """As it was when the cgroup was made: nothing counted, but by those above."""
         return Events(above=self.above)
 
-    def until(self, after: Events, status: int, sender: str = "") -> PostMortem:
+    def until(self, after: Events, end: int, sender: str = "") -> PostMortem:
         """What happened between this reading and the one ``after``: ``compare``."""
-        return compare(self, after, status, sender)
+        return compare(self, after, end, sender)
 
 
 class PostMortem(Record):
@@ -76,7 +76,8 @@ class PostMortem(Record):
 
 def read(path: str) -> Events:
     """The counters of the cgroup whose directory is ``path``; all None if there is no such."""
-    pids = _pairs(path, "pids.events")
+    # Since Linux 6.11 pids.events counts for those below as well, and pids.events.local alone
+    pids = _pairs(path, "pids.events.local") or _pairs(path, "pids.events")
     counted = Events(
         forks_refused=pids.get("max"), pids_max=_number(path, "pids.max") if pids else None
     )
@@ -94,33 +95,36 @@ def read(path: str) -> Events:
     )
 
 
-def compare(before: Events, after: Events, status: int, sender: str = "") -> PostMortem:
-    """What happened between two readings of a cgroup whose container ended with exit ``status``;
-    ``sender`` has put on record that it sent a SIGKILL."""
-    refused = None
+def compare(before: Events, after: Events, end: int, sender: str = "") -> PostMortem:
+    """What happened between two readings of a cgroup whose container ended as ``end`` says: an exit
+    status, or minus a signal.  ``sender`` has put on record that it sent a SIGKILL."""
+    refused = kills = None
     if after.forks_refused is not None:
         refused = after.forks_refused - (before.forks_refused or 0)
-    kills = None
     if after.oom_kill is not None:
         kills = after.oom_kill - (before.oom_kill or 0)
     lines = []
     if kills:
         who = "killed"
-        if status != _KILLED or sender:  # its first process lived on, or ended in its own way
+        if end != -_SIGKILL or sender:  # its first process lived on, or ended in another way
             who = "a process was killed" if kills == 1 else f"{kills} processes were killed"
         counted = f"oom_kill {kills}"
         if after.oom_group_kill > before.oom_group_kill:
             counted += ", all together: memory.oom.group 1"
         lines.append(f"{who} by the OOM killer {_where(before, after)} ({counted})")
-    if status == _KILLED and sender:
+    if end == -_SIGKILL and sender:
         lines.append(f"killed by SIGKILL: {sender} sent it")
-    elif status == _KILLED and kills == 0:
-        lines.append("killed by SIGKILL, and not by the OOM killer (oom_kill 0): somebody sent it")
-    elif status == _KILLED and kills is None:
-        lines.append(
-            "killed by SIGKILL: by somebody, or by the OOM killer; without the memory controller "
-            "the cgroup keeps no count, but `dmesg | grep -i oom` may"
-        )
+    elif end in (-_SIGKILL, 128 + _SIGKILL) and not kills:
+        what = "killed by SIGKILL"
+        if end > 0:
+            what = "exit status 137, as of a shell or an init whose program was killed by SIGKILL"
+        whom = "somebody sent it, not the OOM killer (oom_kill 0)"
+        if kills is None:
+            whom = (
+                "by somebody or by the OOM killer, of which the cgroup keeps no count without the "
+                "memory controller; see dmesg | grep -i oom"
+            )
+        lines.append(f"{what}: {whom}")
     if refused:
         limit = "pids.max of an outer cgroup"  # until Linux 6.10 that was counted here, too
         if after.pids_max not in (None, UNLIMITED):

@@ -18,18 +18,23 @@ from tests.unit.mutants import fails, mutant
 MIB = 1 << 20
 NOTHING = Events(oom_kill=0, oom=0, oom_below=0, forks_refused=0, above=(("/p", 4),))
 LIMITED = NOTHING.replace(memory_max=64 * MIB, memory_peak=64 * MIB, pids_max=20)
-SOMEBODY = "killed by SIGKILL, and not by the OOM killer (oom_kill 0): somebody sent it"
+SOMEBODY = "killed by SIGKILL: somebody sent it, not the OOM killer (oom_kill 0)"
+A_SHELL = "exit status 137, as of a shell or an init whose program was killed by SIGKILL: "
+NO_COUNT = (
+    "by somebody or by the OOM killer, of which the cgroup keeps no count without the memory "
+    "controller; see dmesg | grep -i oom"
+)
 
-# before, after, exit status, who said that it sent SIGKILL, what is told
+# before, after, exit status or minus a signal, who said that it sent SIGKILL, what is told
 CASES = {
     "a good end": (NOTHING, LIMITED, 0, "", []),
     "a bad end of its own": (NOTHING, LIMITED, 3, "", []),
     "its own limit": (
-        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), -9, "",
         ["killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB (oom_kill 1)"],
     ),
     "no memory.peak before 5.19": (
-        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1, memory_peak=None), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1, memory_peak=None), -9, "",
         ["killed by the OOM killer in its own cgroup: memory.max 64.0 MiB (oom_kill 1)"],
     ),
     "a child of a program that lives on": (
@@ -43,50 +48,57 @@ CASES = {
          "(oom_kill 3)"],
     ),
     "memory.oom.group": (
-        NOTHING, LIMITED.replace(oom_kill=2, oom=1, oom_below=1, oom_group_kill=1), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=2, oom=1, oom_below=1, oom_group_kill=1), -9, "",
         ["killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB (oom_kill 2, all "
          "together: memory.oom.group 1)"],
     ),
     "a limit further in": (
-        NOTHING, LIMITED.replace(oom_kill=1, oom=0, oom_below=1), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=1, oom=0, oom_below=1), -9, "",
         ["killed by the OOM killer in a cgroup of its own making, below its own (oom_kill 1)"],
     ),
     "a limit further out": (
-        NOTHING, LIMITED.replace(oom_kill=1, above=(("/p", 5),)), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=1, above=(("/p", 5),)), -9, "",
         ["killed by the OOM killer for the limit of an outer cgroup, /p (oom_kill 1)"],
     ),
     "the whole machine": (
-        NOTHING, LIMITED.replace(oom_kill=1), 137, "",
+        NOTHING, LIMITED.replace(oom_kill=1), -9, "",
         ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
          "(oom_kill 1)"],
     ),
     "what was counted before is not its own": (
         LIMITED.replace(oom_kill=2, oom=2, oom_below=2, forks_refused=5),
-        LIMITED.replace(oom_kill=2, oom=2, oom_below=2, forks_refused=5), 137, "", [SOMEBODY],
+        LIMITED.replace(oom_kill=2, oom=2, oom_below=2, forks_refused=5), -9, "", [SOMEBODY],
     ),
     "a new cgroup below one that has counted": (
-        Events(above=(("/p", 4),)), LIMITED.replace(oom_kill=1), 137, "",
+        Events(above=(("/p", 4),)), LIMITED.replace(oom_kill=1), -9, "",
         ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
          "(oom_kill 1)"],
     ),
     "its own limit was met before, and now the machine's": (
         LIMITED.replace(oom_kill=2, oom=2, oom_below=2),
-        LIMITED.replace(oom_kill=3, oom=2, oom_below=2), 137, "",
+        LIMITED.replace(oom_kill=3, oom=2, oom_below=2), -9, "",
         ["killed by the OOM killer of the whole machine, which ran out of memory: it met no limit "
          "(oom_kill 1)"],
     ),
-    "somebody": (NOTHING, LIMITED, 137, "", [SOMEBODY]),
-    "somebody who said so": (NOTHING, LIMITED, 137, "root", ["killed by SIGKILL: root sent it"]),
+    "somebody": (NOTHING, LIMITED, -9, "", [SOMEBODY]),
+    "somebody who said so": (NOTHING, LIMITED, -9, "root", ["killed by SIGKILL: root sent it"]),
     "both": (
-        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "root",
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), -9, "root",
         ["a process was killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
          "(oom_kill 1)", "killed by SIGKILL: root sent it"],
     ),
-    "nobody counts": (
-        Events(), Events(), 137, "",
-        ["killed by SIGKILL: by somebody, or by the OOM killer; without the memory controller the "
-         "cgroup keeps no count, but `dmesg | grep -i oom` may"],
+    "nobody counts": (Events(), Events(), -9, "", ["killed by SIGKILL: " + NO_COUNT]),
+    "a shell says so": (
+        NOTHING, LIMITED, 137, "",
+        [A_SHELL + "somebody sent it, not the OOM killer (oom_kill 0)"],
     ),
+    "a shell says so, and nobody counts": (Events(), Events(), 137, "", [A_SHELL + NO_COUNT]),
+    "a shell whose program was too big": (
+        NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "",
+        ["a process was killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
+         "(oom_kill 1)"],
+    ),
+    "another signal": (NOTHING, LIMITED, 128 + 15, "", []),
     "forks": (
         NOTHING, LIMITED.replace(forks_refused=3), 2, "",
         ["fork was refused 3 times: pids.max 20 (pids.events max 3)"],
@@ -122,8 +134,11 @@ def test_what_the_counters_say():
         ("if (after.oom or 0) > (before.oom or 0):", "if after.oom or 0:"),
         ("if (after.oom_below or 0) > (before.oom_below or 0):", "if False:"),
         ("if oom > earlier.get(path, 0):", "if oom:"),
-        ("if status != _KILLED or sender:", "if status != _KILLED:"),
-        ("elif status == _KILLED and kills is None:", "elif status == _KILLED:"),
+        ("if end != -_SIGKILL or sender:", "if end != -_SIGKILL:"),
+        ("elif end in (-_SIGKILL, 128 + _SIGKILL) and not kills:",
+         "elif end in (-_SIGKILL, 128 + _SIGKILL):"),
+        ("        if end > 0:", "        if False:"),
+        ("        if kills is None:\n            whom", "        if True:\n            whom"),
         ("if after.oom_group_kill > before.oom_group_kill:", "if False:"),
         ("if after.pids_max not in (None, UNLIMITED):", "if True:"),
     ],
@@ -134,11 +149,57 @@ def test_the_check_on_the_counters_can_fail(old, new):
 
 def test_whatever_the_counters_are_one_cause_of_death_is_told():
     """Never two that exclude each other, never none for a SIGKILL."""
-    for kills, oom, status, sender in itertools.product((None, 0, 1), (0, 1), (0, 137), ("", "x")):
+    for kills, oom, end, sender in itertools.product((None, 0, 1), (0, 1), (0, -9), ("", "x")):
         after = LIMITED.replace(oom_kill=kills, oom=oom, oom_below=oom)
-        lines = limitevents.compare(NOTHING, after, status, sender).lines
+        lines = limitevents.compare(NOTHING, after, end, sender).lines
         deaths = [line for line in lines if line.startswith("killed by")]
-        assert len(deaths) == (1 if status == 137 else 0), (kills, oom, status, sender, lines)
+        assert len(deaths) == (1 if end == -9 else 0), (kills, oom, end, sender, lines)
+
+
+# ---- the files
+
+
+def check_files(path, module=limitevents):
+    """As Linux 6.12 writes them."""
+    box = path / "slice/box"
+    box.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        "memory.events": "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n",
+        "memory.events.local": "low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 1\n",
+        "memory.peak": "1048576\n", "memory.max": "max\n",
+        "pids.events": "max 9\n", "pids.events.local": "max 5\n", "pids.max": "20\n",
+    }.items():  # fmt: skip
+        (box / name).write_text(text)
+    (path / "slice/memory.events.local").write_text("oom 4\n")
+    assert module.read(str(box)) == module.Events(
+        oom_kill=2, oom=1, oom_below=3, oom_group_kill=1, forks_refused=5,
+        above=((str(path / "slice"), 4),), memory_peak=1048576, memory_max=-1, pids_max=20,
+    )  # fmt: skip
+    # before 6.11, 5.17 and 5.2
+    for name in ("pids.events.local", "memory.events.local", "memory.peak"):
+        (box / name).unlink()
+    (box / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\n")
+    old = module.read(str(box))
+    assert (old.forks_refused, old.oom, old.oom_group_kill, old.memory_peak) == (9, 3, 0, None)
+
+
+def test_the_files(tmp_path):
+    check_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('_pairs(path, "pids.events.local") or ', ""),
+        ('.get("oom", memory.get("oom"))', '.get("oom")'),
+        ('memory.get("oom_group_kill", 0)', 'memory["oom_group_kill"]'),
+        ("found.append((path, local", "found.append((path + '/', local"),
+        ('return (UNLIMITED if text == "max" else int(text)) if text else None',
+         'return (UNLIMITED if text == "max" else int(text)) if text else 0'),
+    ],
+)  # fmt: skip
+def test_the_check_on_the_files_can_fail(tmp_path, old, new):
+    fails(check_files, tmp_path, mutant(limitevents, old, new))
 
 
 def test_no_cgroup_no_counters():
@@ -176,6 +237,9 @@ OWN = "by the OOM killer in its own cgroup: peak 16.0 MiB of 16.0 MiB (oom_kill 
          ["fork was refused once: pids.max 4 (pids.events max 1)"]),
         (["-m", "64m", "--pids-limit", "4"], "exit 5", 5, []),
         (["-m", "64m"], "kill -9 $$; sleep 1; exit 5", 5, []),  # pid 1 does not hear its own
+        (["-m", "64m"], "exit 137", 137,
+         ["exit status 137, as of a shell or an init whose program was killed by SIGKILL: somebody "
+          "sent it, not the OOM"]),
     ],
 )  # fmt: skip
 def test_a_limit_that_was_met_is_told(busybox, flags, script, status, told):
@@ -187,8 +251,9 @@ def test_a_limit_that_was_met_is_told(busybox, flags, script, status, told):
 def test_with_oom_group_all_end_together(busybox):
     words = ["run", "--network", "none", "-m", "16m", "busybox", "sh", "-c", "tail /dev/zero; exit"]
     alone, group = busybox(*words), busybox(*words[:1], "--oom-group", *words[1:])
-    assert "all together" in group.err and group.status == 137
-    assert "all together" not in alone.err and alone.status == 137  # of tail; sh has lived on
+    assert ": killed by the OOM killer" in group.err and "all together" in group.err
+    assert ": a process was killed by the OOM killer" in alone.err
+    assert (group.status, alone.status) == (137, 137)  # the latter is tail's, as sh has it
 
 
 @pytest.mark.requires_root
