@@ -18,7 +18,7 @@ run: install  ## install, then a shell in a container
 
 test:  ## every test, as root (ARGS="-k mounts" chooses)
 	@tools/install --tests
-	@tools/as-root $(VENV)/python -m pytest $(ARGS)
+	@tools/as-root $(VENV)/python -m pytest --again uml,shared $(ARGS)
 
 lint:  ## ruff and strict mypy alone (the tests run them too)
 	@tools/install --tests

@@ -323,8 +323,8 @@ static void container(enum stage stage, int trampoline, char **argv)
     if (stage >= POWER)
         give_up_power(stage);
     if (stage >= SEAL) {
-        for (int i = 0; argv[i] && i < 62; i++)
-            words[3 + i] = argv[i];
+        for (int i = 0; argv[i] && i < 61; i++)
+            words[4 + i] = argv[i];
         execveat(trampoline, "", words, env, AT_EMPTY_PATH);
         need(-1, trampoline_file);
     }

@@ -28,6 +28,9 @@ _HOMES = {
          "IdMap", "Device", "DeviceRule", "File", "Seccomp", "TimeOffset"),
         "spec",
     ),
+    **dict.fromkeys(
+        ("Resources", "Memory", "Cpu", "BlockIO", "DeviceNumber", "HugepageLimit"), "resources"
+    ),
 }  # fmt: skip
 
 __all__ = sorted(_HOMES)

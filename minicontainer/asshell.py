@@ -138,9 +138,9 @@ def script(plan: Plan) -> str:
         """The steps' lines, each under its title."""
         return "\n".join(_told(step, number[id(step)]) for step in steps)
 
-    before, clone, after, inside = (
-        plan.before_clone(), plan.clone(), plan.after_clone(), plan.container(),
-    )  # fmt: skip
+    before, clone, inside = plan.before_clone(), plan.clone(), plan.container()
+    # A script's child shares no memory with it, so the host need not do anything later than here.
+    after = [*plan.after_clone(), *plan.before_program()]
     # A prefix before the container's first own line concerns that line too.
     first = next((i for i, step in enumerate(inside) if step.shell()), len(inside) - 1)
     entrance = joined(step.shell_prefix() for step in (*before, *clone))

@@ -194,6 +194,7 @@ def _linux(options: RunOptions, container_id: str) -> Linux:
         devices=options.devices,
         device_rules=(ALL_DEVICES,) if options.privileged else (),
         cgroups_path=clean(f"{options.cgroup_parent}/{container_id}"),
+        resources=options.resources,
         sysctl=tuple(sysctl.items()),
         # a privileged container has a filter only if one was asked for by name
         seccomp=options.seccomp if custom or not options.privileged else None,

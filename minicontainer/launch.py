@@ -27,7 +27,7 @@ from minicontainer import libc
 from minicontainer.errors import MinicontainerError, StepFailed
 from minicontainer.kernel.clone import Child
 from minicontainer.kernel.process import kill, wait
-from minicontainer.step import Context, Narrator, Plan, Step
+from minicontainer.step import HOST, Context, Narrator, Plan, Step
 from minicontainer.wire import GO, READY, error_from, step_failed
 
 TYPE_CHECKING = False
@@ -234,7 +234,7 @@ def undo(plan: Plan, context: Context) -> bool:
     A step that fails to undo is reported with context.warn, makes the answer False, and does not
     stop the rest."""
     whole = True
-    for step in reversed(plan.host()):
+    for step in reversed([s for s in plan if s.side == HOST]):
         try:
             step.undo(context)
         except (OSError, MinicontainerError) as error:

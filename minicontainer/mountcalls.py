@@ -138,6 +138,19 @@ def mount_setattr(
     )  # fmt: skip
 
 
+def open_private_tree(path: str) -> int:
+    """The same for the one mount at ``path``, cut off from the host: mount_setattr(2), MS_PRIVATE.
+
+    A copy of a shared mount is its peer: what a container mounts in it would appear on the host."""
+    tree = open_tree(path, recursive=False)
+    try:
+        mount_setattr(tree, propagation=PROPAGATION["private"], recursive=False)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
 def move_mount(fd: int, target_fd: int, shown: str = "") -> None:
     """Hang a detached tree on the directory or file behind ``target_fd``: move_mount(2).
 

@@ -22,9 +22,9 @@ from minicontainer.kernel.rlimits import NUMBERS
 from minicontainer.mountcalls import PROPAGATION
 from minicontainer.oci_devices import device_node, device_rule
 from minicontainer.oci_json import Json
+from minicontainer.oci_resources import read_resources
 from minicontainer.spec import (
     Capabilities,
-    DeviceRule,
     IdMap,
     Linux,
     Mount,
@@ -213,21 +213,15 @@ def _linux(linux: Json) -> Linux:
         gid_mappings=_id_maps(linux["gidMappings"]),
         time_offsets=_time_offsets(linux["timeOffsets"]),
         devices=tuple([device_node(device) for device in linux["devices"].items()]),
-        device_rules=_resources(linux["resources"]),
+        device_rules=tuple([device_rule(r) for r in linux["resources"]["devices"].items()]),
         cgroups_path=_cgroups_path(linux["cgroupsPath"]),
+        resources=read_resources(linux["resources"]),
         sysctl=_pairs(linux["sysctl"]),
         seccomp=None if seccomp.absent else Seccomp(json_text(seccomp.value)),
         masked_paths=tuple([p.absolute() for p in linux["maskedPaths"].items("strings")]),
         readonly_paths=tuple([p.absolute() for p in linux["readonlyPaths"].items("strings")]),
         rootfs_propagation=linux["rootfsPropagation"].text("", among=("", *PROPAGATION)),
     )
-
-
-def _resources(resources: Json) -> tuple[DeviceRule, ...]:
-    for name, controller in resources.members():
-        if name != "devices":
-            controller.refuse_what_it_says()
-    return tuple([device_rule(rule) for rule in resources["devices"].items()])
 
 
 def _namespaces(namespaces: Json) -> tuple[Namespace, ...]:

@@ -11,6 +11,7 @@ except that a device's ``access`` has become a rule.
 from __future__ import annotations
 
 from minicontainer.errors import UsageError
+from minicontainer.oci_resources import write_resources
 from minicontainer.spec import Device, DeviceRule, IdMap, Linux, Mount, Process, Spec, uses
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERSION = "1.0.2"  # the oldest that has all we write, so that every runtime takes it
-VERSION_WITH_TIME = "1.1.0"  # timeOffsets and domainname came later
+VERSION_WITH_TIME = "1.1.0"  # timeOffsets, domainname and some limits came later
 
 
 def write_config(spec: Spec) -> str:
@@ -28,7 +29,8 @@ def write_config(spec: Spec) -> str:
     import json
 
     _only_what_oci_can_say(spec)
-    newer = spec.linux.time_offsets or spec.domainname or spec.namespace("time")
+    linux = spec.linux
+    newer = linux.time_offsets or linux.resources or spec.domainname or spec.namespace("time")
     config = {
         "ociVersion": VERSION_WITH_TIME if newer else VERSION,
         "process": _process(spec.process),
@@ -110,7 +112,8 @@ def _linux(linux: Linux) -> dict[str, Any]:
         },
         "devices": [_device(device) for device in linux.devices],
         "resources": {
-            "devices": [_rule(rule) for rule in linux.device_rules + uses(linux.devices)]
+            "devices": [_rule(rule) for rule in linux.device_rules + uses(linux.devices)],
+            **(write_resources(linux.resources) if linux.resources else {}),
         },
         "cgroupsPath": linux.cgroups_path,
         "sysctl": dict(linux.sysctl),
@@ -149,7 +152,7 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
     What the user wrote (an annotation of "", a whole seccomp profile) is not looked into."""
     found = {}
     for key, member in value.items():
-        if isinstance(member, dict) and key not in ("annotations", "sysctl", "seccomp"):
+        if isinstance(member, dict) and key not in ("annotations", "sysctl", "seccomp", "unified"):
             member = _without_empty(member)
         elif isinstance(member, list):
             member = [_without_empty(m) if isinstance(m, dict) else m for m in member]

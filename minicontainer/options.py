@@ -22,6 +22,10 @@ from minicontainer.spec import (
 )
 from minicontainer.step import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.resources import Resources
+
 SHM_SIZE = 64 << 20
 CGROUP_PARENT = "/minicontainer"
 
@@ -70,6 +74,7 @@ class RunOptions(Record):
     time_offsets: tuple[TimeOffset, ...] = ()
     sysctl: tuple[tuple[str, str], ...] = ()
     devices: tuple[Device, ...] = ()
+    resources: Resources | None = None
     extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address)
     resolv_conf: tuple[str, ...] = ()  # lines of resolv.conf(5)
     annotations: tuple[tuple[str, str], ...] = ()

@@ -9,11 +9,18 @@ The order is not free.  Every line says why it stands where it stands.
 
 from __future__ import annotations
 
+from minicontainer.asked import (
+    before_pivot,
+    capability_names,
+    device_nodes,
+    device_rules,
+    is_bind,
+)
 from minicontainer.kernel.capabilities import DropBoundingCapabilities, SetCapabilities
 from minicontainer.kernel.cgroup import BeBornInCgroup, MakeCgroup
 from minicontainer.kernel.credentials import BecomeUser
-from minicontainer.kernel.devicefilter import FilterDevices, Rule
-from minicontainer.kernel.devices import STANDARD, BindDevices, MakeDevices, Node
+from minicontainer.kernel.devicefilter import FilterDevices
+from minicontainer.kernel.devices import BindDevices, MakeDevices
 from minicontainer.kernel.exec import CloseDescriptors, Execute
 from minicontainer.kernel.files import ProvideFiles
 from minicontainer.kernel.hostname import SetHostname
@@ -24,12 +31,7 @@ from minicontainer.kernel.idmap import (
     WriteIdMaps,
     outside_id,
 )
-from minicontainer.kernel.joining import (
-    JoinNamespace,
-    JoinPidNamespace,
-    ReturnToOwn,
-    ShiftClocks,
-)
+from minicontainer.kernel.joining import JoinNamespace, JoinPidNamespace, ReturnToOwn, ShiftClocks
 from minicontainer.kernel.keyring import NewSessionKeyring
 from minicontainer.kernel.masks import MaskPaths, ProtectPaths
 from minicontainer.kernel.mounts import (
@@ -64,7 +66,7 @@ from minicontainer.kernel.session import NewSession, RedirectStdio, ReopenNull, 
 from minicontainer.kernel.sysctl import SetSysctls
 from minicontainer.kernel.terminal import OpenConsole
 from minicontainer.kernel.volumes import AttachVolume, BindRoot, OpenVolume
-from minicontainer.spec import ALL_DEVICES, Mount, Spec, uses
+from minicontainer.spec import ALL_DEVICES, Spec
 from minicontainer.step import Plan, Record, Step
 from minicontainer.validate import validate
 
@@ -109,6 +111,11 @@ def plan(spec: Spec, place: Place) -> Plan:
         steps.append(MakeUpper(place.scratch, owner, layers=len(spec.root.layers) if user else 0))
     if linux.cgroups_path:
         steps.append(MakeCgroup(linux.cgroups_path))
+    # What cannot be limited here is said before anything is made.
+    if linux.resources:
+        from minicontainer.resources import controller_steps  # only containers with limits pay
+
+        steps += controller_steps(linux.resources, linux.cgroups_path)
     # On the cgroup while it is empty: no process of the container ever lives without it.
     if ALL_DEVICES not in linux.device_rules[-1:]:
         mknod = not user and "CAP_MKNOD" in capability_names(spec)
@@ -140,7 +147,7 @@ def plan(spec: Spec, place: Place) -> Plan:
     if "cgroup" in own:
         steps.append(NewCgroupNamespace())
 
-    # ---- on the host, while the child waits for GO -------------------------------------------
+    # ---- on the host, while the child waits for its turn -------------------------------------
     if any(n.type == "pid" for n in joined):
         steps.append(ReturnToOwn("pid"))
     # Only someone outside may write the id maps, and they are the dictionary for the layers.
@@ -263,6 +270,12 @@ def plan(spec: Spec, place: Place) -> Plan:
     steps.append(Execute(process.args, process.env, process.init))
 
     # ---- on the host, while the trampoline waits: the child has memory of its own by now ---------
+    # They hold from the program's first instruction on.  Not before: the OOM killer ends all who
+    # share a victim's memory, and that would have been us.
+    if linux.resources:
+        from minicontainer.resources import limit_steps
+
+        steps += limit_steps(linux.resources)
     # Whoever shares its memory with another process may not change its time namespace, setns(2).
     if "time" in own:
         steps.append(ReturnToOwn("time"))
@@ -270,34 +283,3 @@ def plan(spec: Spec, place: Place) -> Plan:
     if process.oom_score_adj is not None:
         steps.append(SetOomScore(process.oom_score_adj))
     return Plan(*steps)
-
-
-def is_bind(mount: Mount) -> bool:
-    """Is it a volume (a bind mount of the host's files) rather than a fresh file system?"""
-    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
-
-
-def before_pivot(rootfs_propagation: str) -> str:
-    """How to cut propagation before the root is changed: slave keeps hearing from the host."""
-    keeps_hearing = "slave" in rootfs_propagation or "shared" in rootfs_propagation
-    return "rslave" if keeps_hearing else "rprivate"
-
-
-def capability_names(spec: Spec) -> tuple[str, ...]:
-    """The capabilities that seccomp profiles' "includes" and "excludes" are decided by."""
-    return spec.process.capabilities.bounding if spec.process.capabilities else ("ALL",)
-
-
-def device_nodes(spec: Spec) -> tuple[Node, ...]:
-    """The standard six, and what the Spec asks for: beyond them, or in the place of one."""
-    nodes = {node[0]: node for node in STANDARD}
-    for d in spec.linux.devices:
-        if d.path != "/dev/ptmx":  # that is devpts's own, by a link
-            nodes[d.path] = (d.path, d.type, d.major, d.minor, d.file_mode, d.uid, d.gid)
-    return tuple(nodes.values())
-
-
-def device_rules(spec: Spec) -> tuple[Rule, ...]:
-    """The Spec's own rules, then one for each device that is to be used as well as made."""
-    rules = spec.linux.device_rules + uses(spec.linux.devices)
-    return tuple((r.allow, r.type, r.major, r.minor, r.access) for r in rules)

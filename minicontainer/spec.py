@@ -11,6 +11,10 @@ from __future__ import annotations
 
 from minicontainer.step import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.resources import Resources
+
 # docker's default set, in the kernel's order (moby: oci/caps/defaults.go)
 DEFAULT_CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
@@ -194,6 +198,7 @@ class Linux(Record):
     devices: tuple[Device, ...] = ()
     device_rules: tuple[DeviceRule, ...] = ()
     cgroups_path: str = ""
+    resources: Resources | None = None  # limits; None where there are none, so they cost nothing
     sysctl: tuple[tuple[str, str], ...] = ()
     seccomp: Seccomp | None = Seccomp()
     masked_paths: tuple[str, ...] = DEFAULT_MASKED_PATHS

@@ -4,7 +4,7 @@
         lock                           held for the moment of claiming and sweeping
         names/NAME -> ID               one container per name
         ID/lock                        held (flock(2)) by the runtime as long as it lives
-        ID/state                       what there is to clean: "key value" lines
+        ID/state                       what there is to clean and to show: "key value" lines
 
 The kernel drops a lock when its holder dies, however it dies.  So a directory whose lock is free
 belongs to a runtime that was killed, and the next command sweeps it: ends what still runs, by pid
@@ -65,12 +65,8 @@ class Claim:
         self.fd = fd  # the lock: whoever holds a copy keeps the container from being swept
 
     def write(self, **facts: str) -> None:
-        """Append facts that a sweep needs; a line that was cut off is ignored by it."""
-        lines = "".join(f"{key} {value}\n" for key, value in facts.items())
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        fd = os.open(self.directory + "/state", flags, 0o600)
-        os.write(fd, lines.encode())
-        os.close(fd)
+        """Append facts that a sweep or an observer needs; a line that was cut off is ignored."""
+        append(self.id, **facts)
 
     def release(self, clean: bool = True) -> None:
         """The container is gone: remove the directory and free the name.
@@ -79,6 +75,17 @@ class Claim:
         if clean:
             _forget(self.id, self.name)
         os.close(self.fd)
+
+
+def append(container_id: str, **facts: str) -> None:
+    """Add facts to what is on record of a container; anyone may who has something to tell of it.
+
+    Raises FileNotFoundError if it is gone."""
+    lines = "".join(f"{key} {value}\n" for key, value in facts.items())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    fd = os.open(f"{run_root()}/{container_id}/state", flags, 0o600)
+    os.write(fd, lines.encode())
+    os.close(fd)
 
 
 def claim(container_id: str, name: str, say: Callable[[str], None]) -> Claim:
@@ -164,8 +171,10 @@ def sweep(say: Callable[[str], None]) -> None:
             os.close(fd)
 
 
-def _clean(container_id: str) -> None:
-    """End and remove all that the state file of a dead runtime names."""
+def read_facts(container_id: str) -> dict[str, str]:
+    """What a container's runtime has written so far; empty if there is no such container.
+
+    Of a fact that was written twice, the last counts."""
     facts: dict[str, str] = {}
     try:
         with open(f"{run_root()}/{container_id}/state", errors="replace") as file:
@@ -175,6 +184,28 @@ def _clean(container_id: str) -> None:
                     facts[key] = value
     except FileNotFoundError:
         pass
+    return facts
+
+
+def all_facts(say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """The facts of every container on record, by id, after a sweep.
+
+    Raises PermissionError for whoever may not read them."""
+    root = run_root()
+    if not os.path.isdir(root):
+        return {}
+    everyone = _lock(root + "/lock")
+    try:
+        sweep(say)  # as every command does
+        entries = [e for e in os.listdir(root) if e not in ("lock", "names")]
+    finally:
+        os.close(everyone)
+    return {e: facts for e in entries if not e.endswith(GONE) and (facts := read_facts(e))}
+
+
+def _clean(container_id: str) -> None:
+    """End and remove all that the state file of a dead runtime names."""
+    facts = read_facts(container_id)
     pid, _, started = facts.get("process", "").partition(" ")
     if pid:
         _end(int(pid), started)

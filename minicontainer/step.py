@@ -246,10 +246,6 @@ class Plan:
         """The host's steps while the trampoline waits for GO."""
         return [s for s in self.steps[self._late() :] if s.side == HOST]
 
-    def host(self) -> list[Step]:
-        """All that the host runs, in its order."""
-        return [s for s in self.steps if s.side == HOST]
-
     def container(self) -> list[Step]:
         """The child's steps, in its own namespaces."""
         return [s for s in self.steps if s.side == CONTAINER]

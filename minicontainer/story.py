@@ -14,6 +14,7 @@ CLONING = "the clone: one system call makes the child"
 WAITING = "on the host, while the child waits"
 ENTERING = "in the container: still the host's files"
 SETTLING = "in the container: its own files, and less and less power"
+LETTING_GO = "on the host, while the trampoline waits"
 
 
 def phases(plan: Plan) -> list[tuple[str, list[Step]]]:
@@ -23,6 +24,7 @@ def phases(plan: Plan) -> list[tuple[str, list[Step]]]:
     chapters = [
         (READY, plan.before_clone()), (CLONING, plan.clone()), (WAITING, plan.after_clone()),
         (ENTERING, inside[:watershed]), (SETTLING, inside[watershed:]),
+        (LETTING_GO, plan.before_program()),
     ]  # fmt: skip
     return [(heading, steps) for heading, steps in chapters if steps]
 

@@ -208,6 +208,18 @@ def signal_name(text: str) -> str:
     return found
 
 
+def signal_number(text: str) -> int:
+    """The same as the kernel's number, as docker's `kill -s` takes it: 15, TERM, SIGTERM, RTMIN+3.
+
+    Raises UsageError."""
+    import _signal
+
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:3]) <= 64:
+        return int(text)
+    name, _, after = signal_name(text).partition("+")
+    return int(getattr(_signal, name)) + int(after or "0")
+
+
 def _fraction(number: str, unit: int) -> int:
     """A decimal number times ``unit``, exactly, rounded down.  Raises ValueError."""
     whole, _, part = number.partition(".")

@@ -23,7 +23,7 @@ from minicontainer.kernel import session
 from tests import support
 from tests.support import Cli, Host
 
-pytest_plugins = ["pytester", "tests.skips"]
+pytest_plugins = ["pytester", "tests.skips", "tests.guest.plugin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

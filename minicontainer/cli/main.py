@@ -26,6 +26,15 @@ A container is just a process.
 
 Verbs:
   run      Run a program in a new container made from an image
+  ps       List the containers
+  inspect  All about containers, as JSON
+  stats    What containers use: memory, CPU, I/O, and how long they wait
+  top      The processes of a container
+  pause    Stop all processes of containers where they stand
+  unpause  Let them go on
+  update   Change limits of running containers
+  kill     Send a signal to containers, or end them
+  cgroup   Which devices a container may use
   images   List the images in the store
   import   Make an image from an archive of a root file system
   rmi      Remove images from the store
@@ -37,7 +46,10 @@ Verbs:
   minicontainer run -it alpine sh
   minicontainer run --explain alpine true
 """
-VERBS = ("run", "images", "import", "rmi", "version", "help")
+VERBS = (
+    "run", "ps", "inspect", "stats", "top", "pause", "unpause", "update", "kill", "cgroup",
+    "images", "import", "rmi", "version", "help",
+)  # fmt: skip
 
 
 def entry() -> None:
@@ -81,6 +93,31 @@ def command(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
         from minicontainer.cli.run import run_command
 
         return run_command
+    if verb in ("ps", "top"):
+        from minicontainer.cli import ps
+
+        return ps.ps_command if verb == "ps" else ps.top_command
+    if verb == "inspect":
+        from minicontainer.cli.inspect import inspect_command
+
+        return inspect_command
+    if verb == "stats":
+        from minicontainer.cli.stats import stats_command
+
+        return stats_command
+    if verb in ("pause", "unpause", "kill"):
+        from minicontainer.cli import control
+
+        commands = {"pause": control.pause_command, "unpause": control.unpause_command}
+        return commands.get(verb, control.kill_command)
+    if verb == "update":
+        from minicontainer.cli.update import update_command
+
+        return update_command
+    if verb == "cgroup":
+        from minicontainer.cli.cgroup import cgroup_command
+
+        return cgroup_command
     if verb == "images":
         from minicontainer.cli.images import images_command
 

@@ -5,7 +5,7 @@ Only read when such a flag is met (or by a test that compares with docker's own 
 
 from __future__ import annotations
 
-_LIMITS = "no limits are written to the container's cgroup; leave the flag out to run without one"
+_ONLY_V1 = "cgroup v2 has no such limit: -m counts the kernel's memory too, --cpus limits CPU time"
 _NETWORK = "containers have no network but loopback (--network none) or the host's (--network host)"
 _DETACH = "containers run in the foreground; a shell's & puts one in the background"
 _HEALTH = "nothing watches a container from outside yet"
@@ -13,13 +13,7 @@ _IMAGE_VOLUMES = "only host directories (-v /host/dir:/dir) and tmpfs can be mou
 _WINDOWS = "it is for Windows containers"
 
 MISSING = {
-    _LIMITS: (
-        "memory", "m", "memory-reservation", "memory-swap", "memory-swappiness", "kernel-memory",
-        "cpus", "cpu-shares", "c", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime",
-        "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight", "blkio-weight-device",
-        "device-read-bps", "device-read-iops", "device-write-bps", "device-write-iops",
-        "oom-kill-disable",
-    ),
+    _ONLY_V1: ("kernel-memory", "cpu-rt-period", "cpu-rt-runtime"),
     "devices are allowed together with their nodes, by --device": ("device-cgroup-rule",),
     "GPUs need their vendor's files in the container; --device gives plain nodes": ("gpus",),
     _DETACH: ("detach", "d", "detach-keys", "attach", "a"),

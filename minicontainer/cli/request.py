@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
     from minicontainer.spec import Mount
 
+# read by cli/limitflags.py
+LIMITS = frozenset((
+    "memory", "memory-reservation", "memory-swap", "memory-swappiness", "cpus", "cpu-shares",
+    "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems", "pids-limit", "blkio-weight",
+    "blkio-weight-device", "device-read-bps", "device-read-iops", "device-write-bps",
+    "device-write-iops", "oom-kill-disable", "oom-group", "hugetlb", "cgroup",
+))  # fmt: skip
 # flags that are read here; the values of all others are understood by cli/rare.py
 _ORDINARY = frozenset((
     "interactive", "tty", "rm", "name", "cidfile", "init", "entrypoint", "env", "env-file",
@@ -76,10 +83,14 @@ def read(words: Sequence[str], container_id: str, environ: Mapping[str, str]) ->
         raise UsageError("'minicontainer run' requires at least 1 argument: IMAGE", RUN.see)
     options: dict[str, Any] = {}
     notes: dict[str, Any] = {}
-    if parsed.values.keys() - _ORDINARY:
+    if parsed.values.keys() - _ORDINARY - LIMITS:
         from minicontainer.cli import rare
 
         options, notes = rare.options(parsed, container_id), rare.notes(parsed)
+    if parsed.values.keys() & LIMITS:
+        from minicontainer.cli import limitflags
+
+        options["resources"] = limitflags.resources(parsed)
     volumes, mounts, tmpfs = _mounts(parsed)
     made = RunOptions(
         command=tuple(parsed.rest[1:]),

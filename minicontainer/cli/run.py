@@ -137,9 +137,9 @@ def perform(request: Request, spec: Spec, container_id: str, started: Callable[[
 
         name = name_for(container_id)
     return run(
-        spec, container_id=container_id, name=name, interactive=request.interactive,
-        without=request.without, i_know=request.i_know, warn=warn, narrator=narrator,
-        started=started,
+        spec, container_id=container_id, name=name, image=request.image or request.bundle,
+        interactive=request.interactive, without=request.without, i_know=request.i_know, warn=warn,
+        narrator=narrator, started=started, ended=say,
     )  # fmt: skip
 
 

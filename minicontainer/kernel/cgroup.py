@@ -4,13 +4,24 @@ Namespaces say what a process may see, cgroups what it may use, and, as useful, 
 belong together*: whatever a container forks is born in its cgroup and cannot leave, so one write
 to cgroup.kill ends them all.
 
-The tree is cgroup2, normally at /sys/fs/cgroup.  A child can be born inside: clone3(2) takes an
-open directory of the tree (CLONE_INTO_CGROUP), so there is no moment in which it is outside.
+    /sys/fs/cgroup                  the root of the tree: a cgroup2 file system
+    ├── system.slice ...            somebody else's: systemd's
+    └── minicontainer               ours; hands its controllers down, has no process of its own
+        ├── 1f0c...                 a container: its processes are here, in a leaf
+        │   ├── cgroup.procs        who is in it; writing a pid moves that process here
+        │   ├── cgroup.events       "populated 1" while anyone lives here or below; poll(2) tells
+        │   ├── cgroup.kill         write 1: all of them are killed, forks in flight as well
+        │   └── memory.max, ...     what they may use together: limits.py
+        └── 77ab...
+
+A process is in one cgroup, and a limit on a cgroup is one on all that is below it.  Which kinds
+of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py); one that has
+any there may have no processes of its own but only children's: the "no internal processes" rule.
 
 Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 By hand:   mkdir /sys/fs/cgroup/box ; echo $$ > /sys/fs/cgroup/box/cgroup.procs ; sleep 1 &
            cat /sys/fs/cgroup/box/cgroup.procs
-See it:    cat /proc/self/cgroup
+See it:    cat /proc/self/cgroup ; systemd-cgls
 """
 
 from __future__ import annotations
@@ -19,6 +30,8 @@ import errno
 import os
 import select
 
+from minicontainer.cgrouptree import home
+from minicontainer.cgrouptree import mount_point as mount_point
 from minicontainer.errors import KernelError
 from minicontainer.step import HOST, CloneStep, Context, Step, quote
 
@@ -32,20 +45,6 @@ OURS = "minicontainer"  # the default parent, made and removed by us
 _CLONE_INTO_CGROUP = 0x200000000
 
 # ---- verbs
-
-
-def mount_point() -> str:
-    """Where cgroup2 is mounted, "" if nowhere: proc_pid_mountinfo(5).
-
-    The usual places are tried first: the kernel needs a while to print every mount there is."""
-    for usual in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if os.path.exists(usual + "/cgroup.subtree_control"):
-            return usual
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            if b" - cgroup2 " in line:
-                return os.fsdecode(line.split()[4])
-    return ""
 
 
 def kill_all(path: str) -> None:
@@ -130,7 +129,7 @@ class MakeCgroup(Step):
     name = "cgroup"
     without = "the container's processes stay in the cgroup of the shell that started it"
 
-    path: str  # below the mount point, such as /minicontainer/ID
+    path: str  # below home(), such as /minicontainer/ID
 
     def title(self) -> str:
         """In a few words."""
@@ -146,17 +145,18 @@ class MakeCgroup(Step):
 
     def shell_undo(self) -> str:
         """cgroup.kill, then rmdir(1), which has to wait for the killed to be gone."""
+        ours = os.path.basename(os.path.dirname(self.path)) == OURS
         return (
             'echo 1 > "$CGROUP/cgroup.kill"\n'
             "for i in 1 2 3 4 5 6 7 8 9; do\n"
             '  find "$CGROUP" -depth -type d -exec rmdir {} \\; 2> /dev/null\n'
             '  [ -d "$CGROUP" ] || break; sleep 0.1\n'
-            "done"
+            "done" + ('\nrmdir "${CGROUP%/*}" 2> /dev/null' if ours else "")
         )
 
     def run(self, context: Context) -> None:
         """mkdir(2), and a descriptor for the clone."""
-        base = mount_point()
+        base = home()
         if not base:
             context.warn("no cgroup2 file system is mounted: the container gets no cgroup")
             return
@@ -180,14 +180,20 @@ class MakeCgroup(Step):
     def undo(self, context: Context) -> None:
         """rmdir(2), what is still alive in it killed first; and of the parents we made."""
         if context.cgroup_fd >= 0:
+            directory = os.readlink(f"/proc/self/fd/{context.cgroup_fd}")
             os.close(context.cgroup_fd)
             context.cgroup_fd = -1
-            remove(mount_point() + self.path)
+            remove(directory.removesuffix(" (deleted)"))
 
 
 class BeBornInCgroup(CloneStep):
-    """The child starts life inside its cgroup; joining later would leave a gap in which it could
-    fork outside."""
+    """The child starts life inside its cgroup: all it ever uses is counted, and there is no moment
+    in which it could fork outside.
+
+    The other way, for a shell or before Linux 5.7: the child waits, someone writes its pid to
+    cgroup.procs, and then it goes on to exec.  What it forked before stays where it was, what it
+    allocated stays on the other's account, and moving takes a lock that all of the machine's forks
+    wait for."""
 
     name = "cgroup"
     flag = _CLONE_INTO_CGROUP

@@ -10,10 +10,10 @@ copy, shares its parent's, or sees a fresh one:
 
 A child with wishes of the last kind *is* a container; everything else in this house is furniture.
 
-Ours shares our memory as well, until its program runs (``Child``).  A copy would cost us our page
-tables, and then a page for each page that either of us writes to: most of the time of a launch.
-Sharing costs nothing, and what the child's side of a launch finds out (an error, a warning) simply
-lies there for us.  The price is that only one of the two may run at a time: they take turns.
+Ours shares our memory as well, until its program runs (``Child``).  A copy would cost us page
+tables, and a page for each page that either of us writes to: most of a launch.  Sharing costs
+nothing, and what the child finds out (an error, a warning) simply lies there for us.  The price is
+that only one of the two may run at a time: they take turns.
 
 By hand:   unshare --uts --pid --fork sh
 See it:    ls -l /proc/self/ns ; strace -f -e clone3,execveat minicontainer run --rm alpine true
@@ -63,7 +63,7 @@ _EXEC_MEANING = {
     errno.ENOEXEC: "the trampoline was built for another machine",
     errno.EACCES: "the trampoline lies on a noexec mount, or a security module forbids it",
     errno.EPERM: "a seccomp profile forbids it",
-    errno.E2BIG: "the arguments and the environment are too long together",
+    errno.E2BIG: "arguments and environment are too long together",
 }
 _AT_FDCWD = -100
 _LIMIT = 64 * 1024  # bytes in one message
@@ -82,21 +82,20 @@ class Child:
     and leaves alone what stands for something in the kernel: to close one of our file objects
     would close the child's copy of the descriptor, and ours never.
 
-    Two socket pairs lead to it: the *wire* gives it its turns, and is there for the program it
-    becomes to speak on; through the *hatch* go descriptors, which no memory can carry."""
+    Two socket pairs lead to it: the *wire* gives it its turns, and is there for its program to
+    speak on; through the *hatch* go descriptors, which no memory can carry."""
 
     def __init__(self) -> None:
         self.pid, self.pidfd = 0, -1
+        self.executed = False  # has it left our memory for a program's own?
         self._child = ffi.new("struct child *")
         self._host, wire = _socket.socketpair(*PACKETS)
         self._hatch, inner = _socket.socketpair(*PACKETS)
         self._childs_ends = [wire, inner]
-        #: the child's end of the wire, by the child's numbers
-        self.wire = wire.fileno()
+        self.wire = wire.fileno()  # the child's end, by the child's numbers
         self._inner = inner.fileno()
         self._child.host_end, self._child.wire = self._host.fileno(), self.wire
-        self._inward: list[str] = []  # names of the descriptors that lie in the hatch
-        self._outward: list[str] = []
+        self._inward, self._outward = list[str](), list[str]()  # names of what is in the hatch
         self._strings: list[Any] = []  # what C points to
         self._exec: tuple[Any, ...] = ()  # the call that ``execute`` asked for
         self._dumpable = C.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
@@ -132,15 +131,11 @@ class Child:
         back = bool(C.child_turn(self._child))
         if raised:
             raise raised[0]
+        self.executed = bool(self._child.left)
         if self._child.error or self.executed:
             ffi.errno = self._child.error
             check(-1 if self._child.error else 0, *self._exec, meaning=_EXEC_MEANING)
         return back
-
-    @property
-    def executed(self) -> bool:
-        """Has it left our memory for a program's own?"""
-        return bool(self._child.left)
 
     def execute(
         self, program: int | str, argv: Sequence[str], envp: Sequence[str], again: str = ""
@@ -190,7 +185,7 @@ class Child:
         """One message to the program; that it is gone is no error.  send(2)."""
         try:
             self._host.send(words, _socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             return
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ import errno
 import os
 
 from minicontainer.errors import KernelError
-from minicontainer.mountcalls import hang, mount, mount_setattr, open_tree
+from minicontainer.mountcalls import hang, mount, mount_setattr, open_private_tree
 from minicontainer.step import HOST, Context, Step, quote
 from minicontainer.trees import remove_tree
 
@@ -101,7 +101,7 @@ class MakeUpper(Step):
             os.chown(self.directory, self.owner, self.owner)
             # The child will be an unprivileged id out here, which may not be allowed to walk down
             # to this directory by name: it gets it as a mount.
-            context.fds["scratch"] = open_tree(self.directory, recursive=False)
+            context.fds["scratch"] = open_private_tree(self.directory)
 
     def undo(self, context: Context) -> None:
         """Remove what the container wrote."""
@@ -140,7 +140,7 @@ class MapLayers(Step):
         userns = os.open(f"/proc/{context.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for index, layer in enumerate(self.layers):
-                tree = open_tree(layer, recursive=False)
+                tree = open_private_tree(layer)
                 try:
                     mount_setattr(tree, 0x00100000, userns_fd=userns, recursive=False)
                     context.send_fd(f"lower{index}", tree)

@@ -126,7 +126,8 @@ def test_every_flag_has_a_meaning_here():
     flagged = {word for text, *_ in MEANINGS for word in text.split() if word.startswith("-")}
     names = {RUN.aliases.get(n := word.lstrip("-").partition("=")[0], n) for word in flagged}
     names |= {RUN.shorts[n][0] for n in names if n in RUN.shorts} | {"interactive", "tty"}
-    elsewhere = {"help", "bundle", "privileged", "env-file"}  # tests of their own, below
+    # tests of their own: below, and in test_limit_flags.py
+    elsewhere = {"help", "bundle", "privileged", "env-file"} | request.LIMITS
     assert RUN.rows.keys() - elsewhere <= names
     # what request.py believes to be a flag is one
     assert RUN.rows.keys() >= request._ORDINARY | request._BESIDE_BUNDLE
@@ -137,7 +138,7 @@ def test_every_flag_has_a_meaning_here():
     [
         ('parsed.text("entrypoint") if parsed.given("entrypoint") else None',
          'parsed.text("entrypoint") or None'),
-        ("if parsed.values.keys() - _ORDINARY:", "if False:"),
+        ("if parsed.values.keys() - _ORDINARY - LIMITS:", "if False:"),
         ("tuple(dict.fromkeys(volumes + mounts + tmpfs))", "volumes + mounts + tmpfs"),
         ('pid=parsed.text("pid") or "private"', 'pid=parsed.text("pid", "private")'),
         ("return text if equals or text not in environ else", "return text if True else"),
@@ -198,7 +199,6 @@ REFUSED = [
     ("--rm", "'minicontainer run' requires at least 1 argument: IMAGE"),
     ("--", "'minicontainer run' requires at least 1 argument: IMAGE"),
     ("--foo x", "unknown flag: --foo"),
-    ("-m 64m x", "-m is not supported yet: no limits are written"),
     ("-d x", "-d is not supported yet: containers run in the foreground"),
     ("-p 80:80 x", "-p is not supported yet: containers have no network but loopback"),
     ("--name a x", "Invalid container name (a), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
@@ -577,6 +577,11 @@ def test_flags_load_nothing_slow(base_python, tmp_path):
 
 def test_a_plain_run_does_not_load_what_it_does_not_use(base_python):
     seldom = {"cli.rare", "cli.missing", "values", "mountflags", "host", "kernel.capabilities"}
+    limits = {"cli.limitflags", "resources", "kernel.limits", "kernel.controllers"}
     named = {f"minicontainer.{name}" for name in seldom}
-    assert modules_loaded(base_python, TYPICAL) & named == set()
-    assert modules_loaded(base_python, SESSION) >= named - {"minicontainer.cli.missing"}
+    limiting = {f"minicontainer.{name}" for name in limits}
+    assert modules_loaded(base_python, TYPICAL) & (named | limiting) == set()
+    loaded = modules_loaded(base_python, SESSION)
+    assert loaded >= named - {"minicontainer.cli.missing"}
+    assert loaded & limiting == set()
+    assert modules_loaded(base_python, ["-m", "64m", *TYPICAL]) >= limiting

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from minicontainer import Container, IdMap, Linux, Namespace, Process, Root, Spec, state
+from minicontainer import Container, IdMap, Linux, Namespace, Process, Root, Spec, mountcalls, state
 from minicontainer.errors import KernelError, MinicontainerError
+from minicontainer.kernel import overlay
 from minicontainer.plan import Place, plan
 from minicontainer.spec import DEFAULT_MOUNTS, DEFAULT_NAMESPACES, File, Mount
 from minicontainer.step import CLONE, Context, Plan, Step
-from tests.support import CHECKOUT, Host
+from minicontainer.trees import remove_tree
+from tests import support
+from tests.support import CHECKOUT, Host, forked
 
 pytestmark = pytest.mark.requires_root
 
@@ -132,6 +135,40 @@ def test_a_failing_step_leaves_nothing_in_a_user_namespace(
         container.start()
 
 
+def mounts_that_reach_a_shared_host(layer: str) -> list[str]:
+    """Run a container in a user namespace where "/" is shared; what its host then sees of it."""
+
+    def inside() -> list[str]:
+        before = support.mounts()
+        container = Container(spec_for(layer, f"shared{os.getpid()}", user=True))
+        try:
+            with container:
+                return sorted(support.mounts() - before)
+        except MinicontainerError as error:
+            return [str(error), *sorted(support.mounts() - before)]
+        finally:
+            for mount in support.mounts() - before:
+                subprocess.run(["umount", "--lazy", mount.split()[2]], stderr=subprocess.DEVNULL)
+            container.remove()
+
+    return forked(inside, shared_root=True)
+
+
+def test_a_shared_host_sees_no_mount_of_a_user_namespace(layer: str, leaves_nothing: Host) -> None:
+    assert mounts_that_reach_a_shared_host(layer) == []
+
+
+def test_the_check_sees_a_tree_that_was_not_cut_off(
+    layer: str, busybox_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_tree(path: str) -> int:
+        return mountcalls.open_tree(path, recursive=False)
+
+    monkeypatch.setattr(overlay, "open_private_tree", open_tree)
+    assert any("overlay" in line for line in mounts_that_reach_a_shared_host(layer))
+    remove_tree(str(busybox_data / "containers"))
+
+
 def test_the_check_sees_a_step_that_undoes_nothing(
     layer: str, busybox_data: Path, tmp_path: Path
 ) -> None:
@@ -142,8 +179,6 @@ def test_the_check_sees_a_step_that_undoes_nothing(
     with pytest.raises(MinicontainerError, match="made to fail"):
         container.start()
     assert any("containers" in line for line in host.leftovers(patience=0))
-    from minicontainer.trees import remove_tree
-
     remove_tree(f"{state.data_root()}/containers/{container.id}")
     assert host.leftovers() == []
 

@@ -160,6 +160,42 @@ def test_a_complete_machine_asks_for_nothing(monkeypatch):
     install.install_packages()
 
 
+@pytest.fixture
+def no_guest_kernel(tmp_path, monkeypatch):
+    """A checkout without one, on a machine with QEMU."""
+    target = tmp_path / "guest-kernel"
+    monkeypatch.setattr(install, "GUEST_KERNEL", target)
+    monkeypatch.setattr(install.shutil, "which", lambda name: f"/usr/bin/{name}")
+    return target
+
+
+def test_a_distribution_without_the_guest_kernel_is_told(no_guest_kernel, monkeypatch, capsys):
+    nothing = subprocess.CompletedProcess([], 100, "", "E: No packages found")
+    monkeypatch.setattr(install.subprocess, "run", lambda *_, **__: nothing)
+    install.unpack_guest_kernel()
+    assert "no linux-image-cloud-amd64 is to be had here" in capsys.readouterr().out
+    assert not no_guest_kernel.exists()
+
+
+def test_a_guest_kernel_that_cannot_be_fetched_is_an_error(no_guest_kernel, monkeypatch):
+    def run(words, **_):
+        if words[0] == "apt-cache":
+            return subprocess.CompletedProcess(words, 0, "x\n  Depends: linux-image-6.1-cloud\n")
+        assert words[-1] == "linux-image-6.1-cloud"
+        return subprocess.CompletedProcess(words, 100, stderr=b"E: no network")
+
+    monkeypatch.setattr(install.subprocess, "run", run)
+    with pytest.raises(install.Refused, match=r"linux-image-6\.1-cloud failed: E: no network"):
+        install.unpack_guest_kernel()
+    assert not no_guest_kernel.exists()
+
+
+def test_a_guest_kernel_that_is_there_is_not_fetched(no_guest_kernel, monkeypatch):
+    no_guest_kernel.mkdir()
+    monkeypatch.setattr(install.subprocess, "run", lambda *words, **_: pytest.fail(str(words)))
+    install.unpack_guest_kernel()
+
+
 def test_another_programs_file_is_left_alone(tmp_path):
     (tmp_path / "bin").mkdir()
     other = tmp_path / "bin/minicontainer"

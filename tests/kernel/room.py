@@ -38,6 +38,12 @@ def namespace(kind: str, pid: int | str = "self") -> str:
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
+def kinds() -> tuple[str, ...]:
+    """The kinds of namespaces that this kernel has, by their names in /proc/PID/ns."""
+    names = sorted(os.listdir("/proc/self/ns"))
+    return tuple(name for name in names if not name.endswith("_for_children"))
+
+
 def unshare(flags: int) -> None:
     """Not the product's: what is tested is not used to test it."""
     check(C.unshare(flags), "unshare", hex(flags))

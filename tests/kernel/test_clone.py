@@ -288,7 +288,7 @@ print("fine")
 """
 SELF = "os.kill(os.getpid(), signal.SIGKILL)"  # holding Python's lock
 ASLEEP = "time.sleep(30)"  # having let go of it
-BUSY = "while True: pass"  # holding it, between any two instructions (docs/adr/0007)
+BUSY = "while True: pass"  # holding it, between any two instructions (docs/adr/0008)
 KILLER = "os.system(f'(sleep 0.0{round}; kill -9 {child.pid}) &')"
 
 

@@ -512,6 +512,7 @@ def test_before_linux_6_3(monkeypatch):
 
 
 ATTACK = Path(__file__).with_name("attack.c")
+LOADED = pytest.param("/loaded", marks=pytest.mark.kernel("machine"))
 
 RUNTIME = """
 import os, sys
@@ -584,7 +585,7 @@ def run_evil(evil: Path, entrypoint: str, sealed: bool) -> tuple[int, str, bool]
     return done.returncode, done.stdout + done.stderr, same
 
 
-@pytest.mark.parametrize("entrypoint", ["/proc/self/exe", "/link", "/script", "/loaded"])
+@pytest.mark.parametrize("entrypoint", ["/proc/self/exe", "/link", "/script", LOADED])
 def test_the_runtime_is_out_of_reach(evil, entrypoint):
     status, words, unharmed = run_evil(evil, entrypoint, sealed=True)
     assert unharmed
@@ -592,6 +593,7 @@ def test_the_runtime_is_out_of_reach(evil, entrypoint):
     assert (status, "minicontainer's trampoline" in words) == (126, True), words
 
 
+@pytest.mark.kernel("machine")
 @pytest.mark.parametrize("entrypoint", ["/proc/self/exe", "/link", "/script"])
 def test_without_the_trampoline_the_runtime_is_overwritten(evil, entrypoint):
     """The mutant: the attack is real, and it works on a runtime that executes by itself."""
@@ -599,6 +601,7 @@ def test_without_the_trampoline_the_runtime_is_overwritten(evil, entrypoint):
     assert (status, "OWNED" in words, unharmed) == (0, True, False), words
 
 
+@pytest.mark.kernel("machine")
 def test_without_the_trampoline_the_runtime_becomes_a_loader(evil):
     """The third way in: here, too, it is the host's program that the image has executed."""
     status, words, _ = run_evil(evil, "/loaded", sealed=False)

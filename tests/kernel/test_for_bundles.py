@@ -19,6 +19,7 @@ def links(kind):
     return os.readlink(f"/proc/self/ns/{kind}_for_children")
 
 
+@pytest.mark.kernel("time_ns")
 @pytest.mark.parametrize("returns", [True, False], ids=["returns", "mutant"])
 def test_the_next_children_have_our_own_clocks(forked, returns):
     def child():

@@ -12,7 +12,7 @@ from minicontainer.kernel import joining
 from minicontainer.kernel.joining import JoinNamespace, ReturnToOwn
 from minicontainer.nscalls import FILES, FLAGS
 from minicontainer.step import CONTAINER, HOST
-from tests.kernel.room import Paused, Room, answer, in_child, namespace, status, unshare
+from tests.kernel.room import Paused, Room, answer, in_child, kinds, namespace, status, unshare
 from tests.support import descriptors, forked
 from tests.unit.mutants import fails, mutant
 
@@ -27,12 +27,12 @@ def test_joining_anothers_namespace(kind):
         with Paused(lambda: unshare(FLAGS[kind])) as pid:
             step = JoinNamespace(kind, f"/proc/{pid}/ns/{file}")
             assert step.side == CONTAINER
-            before = {f: namespace(f) for f in FILES.values()}
+            before = {f: namespace(f) for f in kinds()}
             open_before = len(os.listdir("/proc/self/fd"))
             # what was joined is read through the child's own entry, for /proc stays the same
             theirs = namespace(file, pid)
             step.run(Room())
-            now = {f: namespace(f) for f in FILES.values()}
+            now = {f: namespace(f) for f in kinds()}
             assert len(os.listdir("/proc/self/fd")) == open_before
             return [f for f in now if now[f] != before[f]], now[file] == theirs
 
@@ -122,10 +122,12 @@ def check_time(module=joining):
     assert returned, "our next children would be born there"
 
 
+@pytest.mark.kernel("time_ns")
 def test_the_child_has_shifted_clocks_and_the_next_one_has_not():
     check_time()
 
 
+@pytest.mark.kernel("time_ns")
 @pytest.mark.parametrize(
     ("check", "old", "new"),
     [
@@ -141,6 +143,7 @@ def test_the_checks_can_fail(check, old, new):
     fails(check, mutant(joining, old, new))
 
 
+@pytest.mark.kernel("time_ns")
 def test_a_launch_that_failed_is_taken_back_by_undo():
     def inside():
         context = Room()
@@ -154,6 +157,7 @@ def test_a_launch_that_failed_is_taken_back_by_undo():
     assert forked(inside) == (True, True, {})
 
 
+@pytest.mark.kernel("time_ns")
 def test_offsets_that_the_kernel_refuses():
     def inside():
         joining.ShiftClocks((("boottime", -(10**9), 0),)).run(Room())

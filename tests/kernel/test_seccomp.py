@@ -170,6 +170,7 @@ def int80(number: int, *args: int) -> int:
 
 
 @only_x86
+@pytest.mark.kernel("ia32")
 def test_the_32_bit_door(forked: Fork) -> None:
     """A 64-bit program that calls with 32-bit numbers meets the same profile."""
     if ending(lambda: int80(20)) != 0:
@@ -193,6 +194,7 @@ def test_the_32_bit_door(forked: Fork) -> None:
 
 
 @only_x86
+@pytest.mark.kernel("ia32")
 def test_an_architecture_that_is_not_listed_is_killed(forked: Fork) -> None:
     if ending(lambda: int80(20)) != 0:
         pytest.skip("this kernel runs no 32-bit programs")
@@ -466,6 +468,7 @@ EVERYBODY_KNOWS = 449
 
 @only_x86
 @pytest.mark.requires_root
+@pytest.mark.kernel("checkpoint")
 def test_runc_loads_an_equal_filter(runc_filter: Any) -> None:
     """The default profile under runc: each number, on both architectures, ENOSYS for new ones."""
     too_new = {name for name, number in NUMBERS.items() if number > EVERYBODY_KNOWS} | {"uretprobe"}

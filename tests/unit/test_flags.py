@@ -244,7 +244,7 @@ DOCKER_SHORT = {
 }  # fmt: skip
 OURS = {
     "explain", "explain-format", "pause", "dry-run", "as-shell", "without", "i-know", "bundle",
-    "time-offset",
+    "time-offset", "oom-group", "hugetlb", "cgroup",
 }  # fmt: skip
 
 
@@ -267,12 +267,12 @@ def test_a_missing_flag_is_answered(name):
         assert message == f"{word} is not supported yet: {why(name)}"
 
 
-def test_limits_are_not_dropped_in_silence():
-    assert "--memory is not supported yet" in refusal(
-        lambda w: flags.parse(RUN, w), ["--rm", "--memory", "64m", "alpine"]
+def test_what_is_missing_is_not_dropped_in_silence():
+    assert "--publish is not supported yet" in refusal(
+        lambda w: flags.parse(RUN, w), ["--rm", "--publish", "80", "alpine"]
     )[0]  # fmt: skip
-    assert "-m is not supported yet" in refusal(
-        lambda w: flags.parse(RUN, w), ["-itm", "64m", "alpine"]
+    assert "-p is not supported yet" in refusal(
+        lambda w: flags.parse(RUN, w), ["-itp", "80", "alpine"]
     )[0]  # fmt: skip
 
 

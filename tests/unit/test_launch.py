@@ -186,10 +186,13 @@ def test_order(log, narrator):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("in reversed(plan.host())", "in plan.host()"),
+        (
+            "in reversed([s for s in plan if s.side == HOST])",
+            "in [s for s in plan if s.side == HOST]",
+        ),
         ("run_each(plan.before_clone(), context, narrator)", "pass"),
         ("run_each(plan.after_clone(), context, narrator)", "pass"),
-        ("in reversed(plan.host())", "in reversed(plan.before_clone())"),
+        ("in reversed([s for s in plan if s.side == HOST])", "in reversed(plan.before_clone())"),
         (AFTER + FURNISH, FURNISH + AFTER),
     ],
 )

@@ -20,6 +20,14 @@ from minicontainer.oci_json import Json, says_nothing
 from minicontainer.oci_read import CLOCKS, NAMESPACES, json_text, parse_config
 from minicontainer.oci_write import write_config
 from minicontainer.plan import Place, plan
+from minicontainer.resources import (
+    BlockIO,
+    Cpu,
+    DeviceNumber,
+    HugepageLimit,
+    Memory,
+    Resources,
+)
 from minicontainer.spec import (
     Capabilities,
     Device,
@@ -86,7 +94,21 @@ FULL = {
             "devices": [
                 {"access": "rwm"},  # a rule that does not say "allow" denies
                 {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"},
-            ]
+            ],
+            "memory": {"limit": 67108864, "reservation": 1048576, "swap": -1},
+            "cpu": {"shares": 512, "quota": 50000, "period": 200000, "burst": 1000, "idle": 0,
+                    "cpus": "0-3,7", "mems": "1"},
+            "pids": {"limit": 20},
+            "blockIO": {
+                "weight": 500,
+                "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
+                "throttleReadBpsDevice": [{"major": 8, "minor": 1, "rate": 1}],
+                "throttleWriteBpsDevice": [{"major": 8, "minor": 2, "rate": 2}],
+                "throttleReadIOPSDevice": [{"major": 8, "minor": 3, "rate": 3}],
+                "throttleWriteIOPSDevice": [{"major": 8, "minor": 4, "rate": 4}],
+            },
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 2097152}],
+            "unified": {"memory.high": "48M"},
         },
         "cgroupsPath": "/a/b",
         "sysctl": {"net.ipv4.ip_forward": "1"},
@@ -130,6 +152,21 @@ FULL_SPEC = Spec(
         devices=(Device("/dev/fuse", "c", 10, 229, 0o600, 3, 4, access=""),),
         device_rules=(DeviceRule(False), DeviceRule(True, "c", 10, 229, "rw")),
         cgroups_path="/a/b",
+        resources=Resources(
+            memory=Memory(limit=64 << 20, reservation=1 << 20, swap=-1),
+            cpu=Cpu(512, 50_000, 200_000, 1000, 0, "0-3,7", "1"),
+            pids=20,
+            block_io=BlockIO(
+                500,
+                (DeviceNumber(8, 0, 10),),
+                (DeviceNumber(8, 1, 1),),
+                (DeviceNumber(8, 2, 2),),
+                (DeviceNumber(8, 3, 3),),
+                (DeviceNumber(8, 4, 4),),
+            ),
+            hugepage_limits=(HugepageLimit("2MB", 2 << 20),),
+            unified=(("memory.high", "48M"),),
+        ),
         sysctl=(("net.ipv4.ip_forward", "1"),),
         seccomp=Seccomp('{"defaultAction":"SCMP_ACT_ALLOW"}'),
         masked_paths=("/proc/kcore",),
@@ -277,9 +314,37 @@ def test_unknown_properties_are_ignored(path):
         ("hooks", {"poststop": [{"path": "/x"}]}, "hooks.poststop is not supported yet"),
         ("process.scheduler", {"policy": "SCHED_FIFO"}, "process.scheduler.policy is not supp"),
         ("process.ioPriority", {"class": "x"}, "process.ioPriority.class is not supported yet"),
-        ("linux.resources.memory.limit", 1, "linux.resources.memory.limit is not supported yet"),
-        ("linux.resources.pids.limit", 5, "linux.resources.pids.limit is not supported yet"),
-        ("linux.resources.unified", {"a.b": "1"}, "linux.resources.unified.a.b is not supported"),
+        ("linux.resources.memory.limit", "1", "linux.resources.memory.limit must be a whole"),
+        ("linux.resources.memory.limit", -2, "linux.resources.memory.limit is -2"),
+        ("linux.resources.memory.swap", 1000, "linux.resources.memory.swap is wrong: the limit of"),
+        ("linux.resources.memory", {"swap": 1}, "linux.resources.memory.swap is wrong: a limit of"),
+        ("linux.resources.memory.swappiness", 60, "linux.resources.memory.swappiness cannot be"),
+        ("linux.resources.memory.disableOOMKiller", True,
+         "linux.resources.memory.disableOOMKiller cannot be had"),
+        ("linux.resources.memory.kernelTCP", 1, "linux.resources.memory.kernelTCP cannot be had"),
+        ("linux.resources.memory.tea", 1, "linux.resources.memory.tea is not supported yet"),
+        ("linux.resources.cpu.quota", 999, "linux.resources.cpu.quota is 999"),
+        ("linux.resources.cpu.period", 999, "linux.resources.cpu.period is 999"),
+        ("linux.resources.cpu.period", 1000001, "linux.resources.cpu.period is 1000001"),
+        ("linux.resources.cpu.idle", 2, "linux.resources.cpu.idle is 2"),
+        ("linux.resources.cpu.cpus", "0-", "linux.resources.cpu.cpus is wrong: not a list"),
+        ("linux.resources.cpu.mems", "1-0", "linux.resources.cpu.mems is wrong: not a range"),
+        ("linux.resources.cpu.realtimeRuntime", 1, "linux.resources.cpu.realtimeRuntime cannot"),
+        ("linux.resources.blockIO.weight", 9, "linux.resources.blockIO.weight is 9"),
+        ("linux.resources.blockIO.weight", 1001, "linux.resources.blockIO.weight is 1001"),
+        ("linux.resources.blockIO.leafWeight", 10, "linux.resources.blockIO.leafWeight cannot"),
+        ("linux.resources.blockIO.weightDevice.0.leafWeight", 10,
+         "linux.resources.blockIO.weightDevice[0].leafWeight is not supported yet"),
+        ("linux.resources.blockIO.throttleReadBpsDevice.0.rate", 0,
+         "linux.resources.blockIO.throttleReadBpsDevice[0].rate is 0"),
+        ("linux.resources.blockIO.throttleReadBpsDevice.0.major", ...,
+         "linux.resources.blockIO.throttleReadBpsDevice[0].major is missing"),
+        ("linux.resources.hugepageLimits.0.pageSize", "2M",
+         "linux.resources.hugepageLimits[0].pageSize is '2M'"),
+        ("linux.resources.unified", {"a/b.c": "1"}, "linux.resources.unified.a/b.c is wrong"),
+        ("linux.resources.unified", {"a.b": 1}, "linux.resources.unified.a.b must be a string"),
+        ("linux.resources.unified", {"cgroup.procs": "1"}, "linux.resources.unified.cgroup.procs"),
+        ("linux.resources.network", {"classID": 1}, "linux.resources.network.classID is not supp"),
         ("linux.resources.tea", 1, "linux.resources.tea is not supported yet"),
         ("linux.intelRdt", {"closID": "a"}, "linux.intelRdt.closID is not supported yet"),
         ("linux.mountLabel", "x", "linux.mountLabel is not supported yet"),
@@ -300,10 +365,12 @@ def test_refused_by_path(path, value, words):
     [
         # what docker and podman write for "unset"
         ("hooks", {"prestart": [], "poststop": None}),
-        ("linux.resources.memory", {"limit": 0}),
-        ("linux.resources.cpu", {"shares": 0, "cpus": ""}),
-        ("linux.resources.blockIO", {"weight": 0, "throttleReadBpsDevice": []}),
-        ("linux.resources.unified", {}),
+        ("linux.resources.memory.kernel", 0),
+        ("linux.resources.memory.swappiness", -1),
+        ("linux.resources.memory.checkBeforeUpdate", True),
+        ("linux.resources.cpu.realtimePeriod", 0),
+        ("linux.resources.blockIO.leafWeight", 0),
+        ("linux.resources.rdma", {}),
         ("linux.mountLabel", ""),
         ("linux.intelRdt", None),
         ("linux.personality", {"domain": "LINUX"}),
@@ -586,10 +653,15 @@ def test_junk_is_understood_or_refused(path, junk, height):
         assert refused.message
 
 
+def is_text(name: str) -> bool:
+    """A name that no file of JSON's should have is refused, whatever it names."""
+    return "\0" not in name and not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 @given(JUNK)
 def test_what_says_nothing_asks_for_nothing(junk):
     value = Json(junk, "linux.tea")
-    if says_nothing(junk):
+    if says_nothing(junk) and (not isinstance(junk, dict) or all(map(is_text, junk))):
         value.refuse_what_it_says()
     else:
         with pytest.raises(UsageError, match=r"linux\.tea"):
@@ -612,6 +684,8 @@ STRING, BOOL = {"type": "string"}, {"type": "boolean"}
 ABSOLUTE = {"type": "string", "pattern": "^/"}
 UINT32 = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
 UINT64 = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+INT64 = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+WEIGHT = {"type": "integer", "minimum": 0, "maximum": 2**16 - 1}
 STRINGS = {"type": "array", "items": STRING}
 PAIRS = {"type": "object", "additionalProperties": STRING}
 
@@ -679,7 +753,36 @@ SCHEMA = schema(
                     minor=UINT32,
                     access={"type": "string", "pattern": "^[rwm]{1,3}$"},
                 )
-            )
+            ),
+            memory=schema(limit=INT64, reservation=INT64, swap=INT64),
+            cpu=schema(
+                shares=UINT64,
+                quota=INT64,
+                period=UINT64,
+                burst=UINT64,
+                idle={"type": "integer"},
+                cpus=STRING,
+                mems=STRING,
+            ),
+            pids=schema(limit=INT64),
+            blockIO=schema(
+                weight=WEIGHT,
+                weightDevice=array(schema("major minor", major=INT64, minor=INT64, weight=WEIGHT)),
+                **{
+                    f"throttle{what}Device": array(
+                        schema("major minor rate", major=INT64, minor=INT64, rate=UINT64)
+                    )
+                    for what in ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")
+                },
+            ),
+            hugepageLimits=array(
+                schema(
+                    "pageSize limit",
+                    pageSize={"type": "string", "pattern": "^[1-9][0-9]*[KMG]B$"},
+                    limit=UINT64,
+                )
+            ),
+            unified=PAIRS,
         ),
         cgroupsPath=STRING,
         sysctl=PAIRS,

@@ -66,6 +66,10 @@ ACCEPTED = {
         ("TERM", "SIGTERM"), ("SIGTERM", "SIGTERM"), ("term", "SIGTERM"), ("15", "SIGTERM"),
         ("9", "SIGKILL"), ("RTMIN+3", "SIGRTMIN+3"), ("SIGRTMIN", "SIGRTMIN"),
     ],
+    "signal_number": [
+        ("TERM", 15), ("SIGKILL", 9), ("hup", 1), ("15", 15), ("35", 35), ("64", 64),
+        ("RTMIN+3", 37), ("SIGRTMIN", 34),
+    ],
     "whole_number": [("-1000", -1000), ("+5", 5), ("0", 0)],
     "word": [("example.org", "example.org"), ("ndots:2", "ndots:2")],
 }  # fmt: skip
@@ -90,6 +94,7 @@ REFUSED = {
     "extra_host": ["foo", "a:b", ":10.0.0.1", "db:", "a b:10.0.0.1", "a\nb:1.2.3.4"],
     "hostname": ["", "a b", "-web", ".web", "a\nb", "a\tb", "web/x", "a" * 65, "ä", "..", "-"],
     "signal_name": ["", "FOO", "0", "99", "SIG", "_DFL", "SIG_DFL", "RTMIN+99", "RTMIN+x", "1.5"],
+    "signal_number": ["", "FOO", "0", "65", "٣", "-9", "RTMIN+99", "1.5", "9" * 5000],
     "whole_number": ["", "zz", "1.5", "9999999999", "--1", "٣"],
     "word": ["", "a b", "a\nb"],
 }  # fmt: skip
