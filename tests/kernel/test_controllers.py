@@ -315,3 +315,25 @@ def test_joining_late_leaves_a_gap(place, tmp_path, monkeypatch):
     assert not check_gap(place, join_first=False)
     cgroup.remove(str(place))
     assert check_gap(place, join_first=True)
+
+
+@pytest.mark.kernel("memory", "pids")
+def test_many_come_and_go_at_once(below, place):
+    """The parent goes with its last child, and with it what it handed down."""
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for turn in range(25):
+                    path = f"{below}/minicontainer/{number}-{turn}"
+                    room = made(path)
+                    EnableControllers(path, ("memory", "pids")).run(room)
+                    assert os.path.exists(f"{mount_point()}{path}/pids.max")
+                    cgroup.MakeCgroup(path).undo(room)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0, 0]
+    assert not (place / "minicontainer").exists()
