@@ -14,7 +14,8 @@ to cgroup.kill ends them all.
         │   └── memory.max, ...     what they may use together: limits.py
         └── 77ab...
 
-A process is in one cgroup, and a limit on a cgroup is one on all that is below it.  Which kinds
+A child can be born in a cgroup (clone3(2), CLONE_INTO_CGROUP) or be moved into it later; why the
+first is better, BeBornInCgroup says.  A process is in one cgroup, and a limit on a cgroup is one on all that is below it.  Which kinds
 of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py); one that has
 any there may have no processes of its own but only children's: the "no internal processes" rule.
 
