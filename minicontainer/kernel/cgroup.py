@@ -17,8 +17,8 @@ to cgroup.kill ends them all.
 A process is in one cgroup: it can be born there (clone3(2), CLONE_INTO_CGROUP) or be moved there
 later; BeBornInCgroup says which is better, and why.  A limit on a cgroup holds for all below it.
 
-Which kinds of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py).  If
-it names any, the cgroup may have no processes of its own: the rule of "no internal processes".
+Which kinds of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py).
+One that names any may have no processes of its own: the rule of "no internal processes".
 
 Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 By hand:   mkdir /sys/fs/cgroup/box ; echo $$ > /sys/fs/cgroup/box/cgroup.procs ; sleep 1 &
