@@ -123,6 +123,8 @@ def missing(now: Sample, known: dict[str, str]) -> list[str]:
     ``known`` remembers the answers: they are the same for all cgroups with the same parent."""
     one, u = now.container, now.usage
     if not one.has_cgroup:
+        if one.status == "exited":
+            return ["all of it: it has ended"]
         return ["all but the network: it has no cgroup of its own"]
     unknown = {"memory": u.memory, "cpu": u.throttled, "io": u.reads, "pids": u.pids}
     why: dict[str, str] = {}
