@@ -69,7 +69,14 @@ def ps_command(argv: Sequence[str]) -> int:
     if parsed.on("quiet"):
         form = "{{.ID}}"
     now = time.time()
-    print(template.show([describe(one, full, now) for one in shown], form, COLUMNS), end="")
+    print(
+        template.show(
+            [describe(one, full, now) for one in shown],
+            form,
+            COLUMNS if form in ("", "table") else MORE,
+        ),
+        end="",
+    )
     return 0
 
 

@@ -32,6 +32,7 @@ OURS = (
     ("WAITS: CPU / MEM / I/O", "Pressure"),
 )  # fmt: skip
 COLUMNS = (*DOCKERS, *OURS)
+KEYS = (*COLUMNS, ("CONTAINER", "Container"), ("RAW", "Raw"), ("MISSING", "Missing"))
 
 UNKNOWN = "-"
 

@@ -449,6 +449,10 @@ def check_stats(cli: Cli) -> None:
     told = done.err.count("is not known")
     assert bool(empty) <= bool(one["Missing"]) and told == len(one["Missing"])
     assert cli("stats", "--no-stream", "nope").status == 1
+    raw = cli("stats", "--no-stream", "--format", "{{.Container}} {{.Raw.cpu_usec}}", "busy")
+    assert int(raw.out.split()[1]) > 0
+    table_ = cli("stats", "--no-stream", "--format", r"table {{.Container}}\t{{.Name}}", "busy")
+    assert table_.out.splitlines()[0].split() == ["CONTAINER", "NAME"]
     wrong = cli("stats", "--format", "{{.Nope}}", "nope")  # the line itself is wrong: found first
     assert wrong.status == 125
 
@@ -462,7 +466,7 @@ def test_stats_once(busybox: Cli) -> None:
     [
         ("before.get(name), known", "None, known"),
         ("if words else known\n", "if False else known\n"),
-        ("    template.check(form, statsview.COLUMNS)\n", ""),
+        ("    template.check(form, statsview.KEYS)\n", ""),
         ('if missing != told and form != "json":', "if False:"),
     ],
 )
