@@ -72,11 +72,11 @@ def kill_command(argv: Sequence[str]) -> int:
     def kill(one: Known) -> None:
         pidfd = open_process(one)
         try:
-            # One write for all of them, and none can fork away meanwhile.  Without a cgroup the
-            # first process will do: with it a pid namespace ends.
+            # One write for all of them, and none can fork away meanwhile.  Without a cgroup, or
+            # before Linux 5.14, the first process will do: with it a pid namespace ends.
             if number == 9:
                 state.append(one.id, killed=f"`minicontainer kill` (by uid {os.getuid()})")
-            if number == 9 and one.has_cgroup:
+            if number == 9 and os.path.exists(f"{one.cgroup}/cgroup.kill"):
                 cgroup.kill_all(one.cgroup)
             else:
                 process.kill(pidfd, number)

@@ -20,6 +20,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
+def explain_unknown(name: str) -> str:
+    """Why a flag of docker's is not here; "" for one that docker does not have either."""
+    if name in ("filter", "f", "last", "n", "latest", "l"):
+        return "grep and head do the same: ps --format '{{.ID}} {{.Names}}' | ..."
+    return "nobody counts a container's files yet" if name in ("size", "s") else ""
+
+
 PS = Table("ps", "[FLAGS]", (
     ("Flags", (
         ("all", "a", "switch", "", "Also those that do not run"),
@@ -29,7 +37,7 @@ PS = Table("ps", "[FLAGS]", (
         ("quiet", "q", "switch", "", "Only ids"),
         HELP,
     )),
-))  # fmt: skip
+), explain_unknown=explain_unknown)  # fmt: skip
 TOP = Table("top", "CONTAINER [OPTIONS OF PS]", (("Flags", (HELP,)),))
 
 COLUMNS = (
@@ -61,7 +69,14 @@ def ps_command(argv: Sequence[str]) -> int:
     if parsed.on("quiet"):
         form = "{{.ID}}"
     now = time.time()
-    print(template.show([describe(one, full, now) for one in shown], form, COLUMNS), end="")
+    print(
+        template.show(
+            [describe(one, full, now) for one in shown],
+            form,
+            COLUMNS if form in ("", "table") else MORE,
+        ),
+        end="",
+    )
     return 0
 
 

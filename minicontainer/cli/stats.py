@@ -44,7 +44,7 @@ def stats_command(argv: Sequence[str]) -> int:
         print(STATS.help(), end="")
         return 0
     form = "json" if parsed.on("json") else parsed.text("format")
-    template.check(form, statsview.COLUMNS)
+    template.check(form, statsview.KEYS)
     before = take(words, parsed.on("all"))
     pause, told = FIRST, ""
     while True:
@@ -73,7 +73,7 @@ def show(rows: list[dict[str, Any]], form: str) -> str:
     """The rows as text; a table too wide for the terminal becomes two."""
     if form in ("", "table") and sys.stdout.isatty():
         return statsview.tables(rows, os.get_terminal_size(1).columns)
-    return template.show(rows, form, statsview.COLUMNS)
+    return template.show(rows, form, statsview.COLUMNS if form in ("", "table") else statsview.KEYS)
 
 
 def take(

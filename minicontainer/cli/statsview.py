@@ -32,6 +32,7 @@ OURS = (
     ("WAITS: CPU / MEM / I/O", "Pressure"),
 )  # fmt: skip
 COLUMNS = (*DOCKERS, *OURS)
+KEYS = (*COLUMNS, ("CONTAINER", "Container"), ("RAW", "Raw"), ("MISSING", "Missing"))
 
 UNKNOWN = "-"
 
@@ -123,6 +124,8 @@ def missing(now: Sample, known: dict[str, str]) -> list[str]:
     ``known`` remembers the answers: they are the same for all cgroups with the same parent."""
     one, u = now.container, now.usage
     if not one.has_cgroup:
+        if one.status == "exited":
+            return ["all of it: it has ended"]
         return ["all but the network: it has no cgroup of its own"]
     unknown = {"memory": u.memory, "cpu": u.throttled, "io": u.reads, "pids": u.pids}
     why: dict[str, str] = {}

@@ -39,8 +39,18 @@ def show(rows: Sequence[Mapping[str, Any]], form: str, columns: Columns) -> str:
 def check(form: str, columns: Columns) -> None:
     """Raise UsageError for a template that means nothing, before anything is done."""
     if form not in ("", "table", "json"):
-        keys = {key: "" for _, key in columns}
+        keys = {key: _Anything() for _, key in columns}
         fill(form.removeprefix("table "), keys, keys)
+
+
+class _Anything(dict[str, "Any"]):
+    """A value with all the fields that are asked for: which there are shows when there is one."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> _Anything:
+        return self
 
 
 def fill(form: str, value: Mapping[str, Any], known: Mapping[str, Any]) -> str:

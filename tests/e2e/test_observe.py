@@ -366,17 +366,38 @@ def test_the_check_on_kill_can_fail(broken, old: str, new: str) -> None:
     fails(check_kill, broken("cli/control.py", old, new))
 
 
-def test_somebody_elses_sigkill_is_told_from_ours(busybox: Cli) -> None:
-    web = Running(busybox, "web")
+def check_sigkill(cli: Cli) -> None:
+    """Three ways to 137, and three sentences."""
+    web = Running(cli, "web")
     os.kill(int(web.say("{{.State.Pid}}")), signal.SIGKILL)
     status, words = web.end()
     assert status == 137
-    assert (
-        words.startswith("minicontainer: killed by SIGKILL") and "minicontainer kill" not in words
-    )
-    quiet = Running(busybox, "web", SLEEP, "--quiet")  # -q is about the image, not about this
-    os.kill(int(quiet.say("{{.State.Pid}}")), signal.SIGKILL)
-    assert quiet.end()[1].startswith("minicontainer: killed by SIGKILL")
+    assert words.startswith("minicontainer: killed by SIGKILL: ")
+    assert "minicontainer kill" not in words
+    quiet = Running(cli, "web", SLEEP, "--quiet")  # -q is about the image, not about this
+    assert cli("kill", "web").status == 0
+    assert quiet.end()[1].startswith("minicontainer: killed by SIGKILL: `minicontainer kill`")
+    shell = "sh -c 'kill -9 $$'; exit $?"
+    done = cli("run", "--rm", "--network", "none", "busybox", "sh", "-c", shell)
+    assert done.status == 137
+    assert "minicontainer: exit status 137, as of a shell" in done.err
+
+
+def test_who_sent_a_sigkill_and_to_whom(busybox: Cli) -> None:
+    check_sigkill(busybox)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("if ended and ended.si_status == 9 and status == 128 + 9 else", "if status == 137 else"),
+        ('state.read_facts(self.id).get("killed", "") if end == -9 else ""', '""'),
+        ("    for line in container.post_mortem.lines if container.post_mortem else ():",
+         "    for line in ():"),
+    ],
+)  # fmt: skip
+def test_the_check_on_sigkill_can_fail(broken, old: str, new: str) -> None:
+    fails(check_sigkill, broken("runtime.py", old, new))
 
 
 def test_an_end_of_its_own_needs_no_words(busybox: Cli) -> None:
@@ -428,6 +449,10 @@ def check_stats(cli: Cli) -> None:
     told = done.err.count("is not known")
     assert bool(empty) <= bool(one["Missing"]) and told == len(one["Missing"])
     assert cli("stats", "--no-stream", "nope").status == 1
+    raw = cli("stats", "--no-stream", "--format", "{{.Container}} {{.Raw.cpu_usec}}", "busy")
+    assert int(raw.out.split()[1]) > 0
+    table_ = cli("stats", "--no-stream", "--format", r"table {{.Container}}\t{{.Name}}", "busy")
+    assert table_.out.splitlines()[0].split() == ["CONTAINER", "NAME"]
     wrong = cli("stats", "--format", "{{.Nope}}", "nope")  # the line itself is wrong: found first
     assert wrong.status == 125
 
@@ -441,7 +466,7 @@ def test_stats_once(busybox: Cli) -> None:
     [
         ("before.get(name), known", "None, known"),
         ("if words else known\n", "if False else known\n"),
-        ("    template.check(form, statsview.COLUMNS)\n", ""),
+        ("    template.check(form, statsview.KEYS)\n", ""),
         ('if missing != told and form != "json":', "if False:"),
     ],
 )
@@ -544,24 +569,48 @@ def test_the_live_view_of_one_ends_with_it(busybox: Cli) -> None:
 # ---- update
 
 
-@pytest.mark.kernel("memory", "pids", "cpu")
-def test_update_changes_what_is_asked_for_and_nothing_else(busybox: Cli) -> None:
-    web = Running(busybox, "web", SLEEP, "-m", "64m", "--pids-limit", "20", "--cpus", "0.5")
+def check_update(cli: Cli) -> None:
+    web = Running(cli, "web", SLEEP, "-m", "64m", "--pids-limit", "20", "--cpus", "0.5")
     names = ("Memory", "PidsLimit", "CpuQuota", "CpuPeriod")
     limits = " ".join("{{.HostConfig." + name + "}}" for name in names)
     swap = Path(web.say("{{.CgroupPath}}"), "memory.swap.max")
     before = swap.read_text() if swap.exists() else ""
     assert web.say(limits) == f"{64 << 20} 20 50000 100000"
-    assert busybox("update", "-m", "100m", "--cpu-period", "50000", "web").out == "web\n"
+    assert cli("update", "-m", "100m", "--cpu-period", "50000", "web").out == "web\n"
     assert web.say(limits) == f"{100 << 20} 20 50000 50000"
     assert (swap.read_text() if swap.exists() else "") == before
-    done = busybox("update", "-m", "128m", "--pids-limit", "30", "--cgroup", "pids.max=x", "web")
+    assert cli("update", "--cpu-quota", "20000", "web").status == 0
+    assert web.say(limits) == f"{100 << 20} 20 20000 50000"
+    done = cli("update", "-m", "128m", "--pids-limit", "30", "--cgroup", "pids.max=x", "web")
     assert (done.status, "EINVAL" in done.err) == (1, True)
-    assert web.say(limits) == f"{100 << 20} 20 50000 50000", "all of them, or none"
+    assert web.say(limits) == f"{100 << 20} 20 20000 50000", "all of them, or none"
     # an effect: a fork more than pids.max is refused from now on
-    assert busybox("update", "--pids-limit", "1", "web").status == 0
-    until(lambda: "can't fork" in web.process.stderr.readline(), "no fork was refused")
+    assert cli("update", "--pids-limit", "1", "web").status == 0
     assert web.end()[0] == 2
+    later = Running(cli, "later")
+    assert "counted from now on" in cli("update", "-m", "64m", "later").err
+    assert "counted from now on" not in cli("update", "-m", "65m", "later").err
+    assert later.say("{{.HostConfig.Memory}}") == str(65 << 20)
+
+
+@pytest.mark.kernel("memory", "pids", "cpu")
+def test_update_changes_what_is_asked_for_and_nothing_else(busybox: Cli) -> None:
+    check_update(busybox)
+
+
+@pytest.mark.kernel("memory", "pids", "cpu")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("            restore(path, file, text)", "            pass"),
+        ("cpu = cpu.replace(period=now.cpu_period)", "pass"),
+        ("cpu = cpu.replace(quota=now.cpu_quota)", "pass"),
+        ("            step.run(context)", "            pass"),
+        ("if not counted and os", "if os"),
+    ],
+)
+def test_the_check_on_update_can_fail(broken, old: str, new: str) -> None:
+    fails(check_update, broken("cli/update.py", old, new))
 
 
 def test_update_says_what_it_wants(busybox: Cli) -> None:

@@ -51,6 +51,7 @@ def check_refused(module=template):
             module.check(form, COLUMNS)
     module.check("{{.ID}} {{json .}}", COLUMNS)
     module.check("json", COLUMNS)
+    module.check("{{.ID.Whatever}} {{json .ID.It.Is}}", COLUMNS)  # shows when there is one
 
 
 def test_tables_and_templates():
