@@ -52,8 +52,10 @@ def is_guest(place: str) -> bool:
 
 
 def missing(place: str) -> str:
-    """The package without which there is no such place; "" if it is there."""
-    return boot.KERNELS[place].missing() if is_guest(place) else ""
+    """What is missing for this place, as a rule a package; "" if it is there."""
+    if is_guest(place):
+        return boot.KERNELS[place].missing()
+    return "" if os.geteuid() == 0 else "root's rights"
 
 
 def meets(place: str, words: frozenset[str]) -> bool:
