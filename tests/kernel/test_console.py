@@ -407,7 +407,7 @@ def shell(root: Path) -> Iterator[Person]:
 
 def test_in_the_background_it_stops_until_it_is_called(shell):
     shell.type("$R sh &\r")
-    shell.type(f"sleep {SLOWER}; jobs\r")
+    shell.type("until [[ $(jobs) == *Stop* ]]; do sleep 0.1; done; jobs\r")
     shell.expect(r"Stopped[^\r]*\r\n")
     shell.type("fg\r")
     shell.expect(r"\r\n\$ ")
