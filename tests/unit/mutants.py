@@ -16,6 +16,7 @@ def mutant(module: ModuleType, old: str, new: str) -> ModuleType:
     source = Path(module.__file__).read_text()
     assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {module.__name__}"
     copy = ModuleType(module.__name__)
+    copy.__file__ = module.__file__
     exec(compile(source.replace(old, new), f"mutant of {module.__name__}", "exec"), copy.__dict__)
     return copy
 
