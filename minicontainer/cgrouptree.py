@@ -66,9 +66,11 @@ def whereabouts(controller: str) -> tuple[str, str]:
     old = _NAMES_IN_V1.get(controller, controller)
     with open("/proc/cgroups") as file:
         rows = {name: rest for name, *rest in (line.split() for line in file)}
-    if old not in rows:
+    # Newer kernels list there only what version 1 could have; and only the real root has no type.
+    below_the_root = os.path.exists(mount_point() + "/cgroup.type")
+    if old not in rows and not below_the_root:
         return f"this kernel was built without the {controller} controller", "use another kernel"
-    hierarchy, _, enabled = rows[old]
+    hierarchy, _, enabled = rows.get(old, ("0", "1", "1"))
     if enabled == "0":
         return (
             f"the {controller} controller was switched off when this machine was started",

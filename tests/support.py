@@ -24,6 +24,9 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+# How much more patience is due in a guest kernel (tests/guest), a tenth as fast as this machine.
+SLOWER = 5 if "GUEST" in os.environ else 1
+
 # Run a command where `/` is shared, as on a laptop with systemd, without touching the host: the
 # first unshare cuts this mount namespace off, only then is everything in it made shared.
 SHARED_ROOT = (
@@ -224,7 +227,7 @@ class Host:
         """The host as it is."""
         return Snapshot(mounts(), cgroups(), self._processes(), descriptors(), self._files())
 
-    def leftovers(self, patience: float = 3) -> list[str]:
+    def leftovers(self, patience: float = 3 * SLOWER) -> list[str]:
         """What is there now and was not before, as lines; what is gone and was there, too.
 
         The kernel takes namespaces down after the last process has been reaped, so a leftover

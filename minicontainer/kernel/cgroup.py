@@ -14,9 +14,11 @@ to cgroup.kill ends them all.
         │   └── memory.max, ...     what they may use together: limits.py
         └── 77ab...
 
-A process is in one cgroup, and a limit on a cgroup is one on all that is below it.  Which kinds
-of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py); one that has
-any there may have no processes of its own but only children's: the "no internal processes" rule.
+A process is in one cgroup: it can be born there (clone3(2), CLONE_INTO_CGROUP) or be moved there
+later; BeBornInCgroup says which is better, and why.  A limit on a cgroup holds for all below it.
+
+Which kinds of limits there are below a cgroup, its cgroup.subtree_control says (controllers.py).
+One that names any may have no processes of its own: the rule of "no internal processes".
 
 Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 By hand:   mkdir /sys/fs/cgroup/box ; echo $$ > /sys/fs/cgroup/box/cgroup.procs ; sleep 1 &

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Cli, Host
+from tests.support import SLOWER, Cli, Host
 
 pytestmark = pytest.mark.requires_root
 
@@ -107,7 +107,7 @@ def test_signals_are_forwarded(alpine: Cli) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=10 * SLOWER)
     assert (process.returncode, out) == (7, "term\n")
 
 

@@ -125,7 +125,7 @@ class Outside:
     def is_to_run_again(self, test: pytest.Item, place: str, words: frozenset[str]) -> bool:
         """Is it a test of containers, and can it run there?"""
         file = test.path.relative_to(self.config.rootpath).as_posix()
-        return places.is_run_again(place, file) and places.meets(place, words)
+        return places.is_run_again(place, file, test.name) and places.meets(place, words)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

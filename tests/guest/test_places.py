@@ -266,3 +266,19 @@ def test_the_second_choice_is_taken_where_the_first_is_not_installed(monkeypatch
     monkeypatch.setattr(places, "missing", lambda place: "")
     assert places.guest_for(frozenset({"memory"})) == "uml"
     assert places.guest_for(frozenset({"memory", "cpuset"})) == "qemu"
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "name", "expected"),
+    [
+        ("uml", "tests/e2e/test_run.py", "test_volumes", True),
+        ("uml", "tests/kernel/test_console.py", "test_it_sleeps", True),
+        ("uml", "tests/kernel/test_console.py", "test_the_checks_can_fail[1]", False),
+        ("uml", "tests/e2e/test_as_shell.py", "test_status", False),
+        ("shared", "tests/e2e/test_as_shell.py", "test_status", True),
+        ("shared", "tests/kernel/test_console.py", "test_it_sleeps", False),
+        ("uml", "tests/unit/test_step.py", "test_it", False),
+    ],
+)
+def test_what_is_run_again(place, file, name, expected):
+    assert places.is_run_again(place, file, name) is expected

@@ -28,7 +28,7 @@ from minicontainer import console
 from minicontainer.console import require_terminal
 from minicontainer.errors import UsageError
 from tests.kernel.terminal_runtime import make_root, mutate
-from tests.support import CHECKOUT, forked
+from tests.support import CHECKOUT, SLOWER, forked
 
 pytestmark = pytest.mark.requires_root
 
@@ -87,7 +87,7 @@ def at_terminal(root: Path) -> Iterator[Callable[..., Person]]:
         if mutant:
             env["MUTANT"] = mutant
         people.append(Person([*RUNTIME, str(root), *program], env))
-        people[-1].child.timeout = 2 if mutant else 10
+        people[-1].child.timeout = (2 if mutant else 10) * SLOWER
         return people[-1]
 
     yield start
@@ -407,7 +407,7 @@ def shell(root: Path) -> Iterator[Person]:
 
 def test_in_the_background_it_stops_until_it_is_called(shell):
     shell.type("$R sh &\r")
-    shell.type("sleep 1; jobs\r")
+    shell.type(f"sleep {SLOWER}; jobs\r")
     shell.expect(r"Stopped[^\r]*\r\n")
     shell.type("fg\r")
     shell.expect(r"\r\n\$ ")
@@ -452,7 +452,7 @@ def test_input_from_a_pipe_ends_with_control_d(root):
     """As a library, or with a screen and no keyboard: the program sees the end of the input."""
     done = subprocess.run(
         [*RUNTIME, str(root), "cat"], input=b"piped\n", capture_output=True, cwd=CHECKOUT,
-        timeout=20,
+        timeout=20 * SLOWER,
     )  # fmt: skip
     assert done.stdout == b"piped\r\npiped\r\nstatus 0\n"
 
@@ -461,7 +461,7 @@ def test_output_that_nobody_reads_ends_it(root):
     script = f"{' '.join(RUNTIME)} {root} yes | head -n 1"
     done = subprocess.run(
         ["bash", "-c", script + "; echo ${PIPESTATUS[0]}"], stdin=subprocess.DEVNULL,
-        capture_output=True, cwd=CHECKOUT, timeout=20,
+        capture_output=True, cwd=CHECKOUT, timeout=20 * SLOWER,
     )  # fmt: skip
     # yes is hung up on; the runtime then fails to print its last line, which is the test's own
     assert done.stdout.startswith(b"y\r\n"), done

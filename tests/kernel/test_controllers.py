@@ -263,7 +263,7 @@ def test_who_has_a_controller(tmp_path, forked, hierarchy, enabled, mounts, cont
         ('{"io": "blkio"}', "{}", 3),
         ('if enabled == "0":', "if False:", 4),
         ('if hierarchy == "0":', "if False:", 5),
-        ("if old not in rows:", "if False:", 6),
+        ("if old not in rows and not below_the_root:", "if False:", 6),
         ('place = f"mounted at {fields.split()[4]}"', "pass", 0),
     ],
 )
@@ -274,6 +274,22 @@ def test_the_check_on_whereabouts_can_fail(tmp_path, forked, old, new, case):
         assert said in check_whereabouts(tmp_path, *words, module=mutant(cgrouptree, old, new))
 
     fails(forked, check)
+
+
+def test_below_the_root_a_controller_may_be_there_unlisted(tmp_path, forked):
+    """As in a container on a kernel that lists only what version 1 could have."""
+
+    def check():
+        place = Path(mount_point(), f"minicontainer-test-{os.getpid()}")
+        place.mkdir()
+        try:
+            subprocess.run(["mount", "--bind", place, mount_point()], check=True)
+            return check_whereabouts(tmp_path, 0, 1, MOUNTS, "cpuset")
+        finally:
+            subprocess.run(["umount", mount_point()], check=True)
+            place.rmdir()
+
+    assert "the cpuset controller was not handed down to us from above" in forked(check)
 
 
 def test_the_mount_point_and_home_of_this_process():
@@ -315,3 +331,25 @@ def test_joining_late_leaves_a_gap(place, tmp_path, monkeypatch):
     assert not check_gap(place, join_first=False)
     cgroup.remove(str(place))
     assert check_gap(place, join_first=True)
+
+
+@pytest.mark.kernel("memory", "pids")
+def test_many_come_and_go_at_once(below, place):
+    """The parent goes with its last child, and with it what it handed down."""
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for turn in range(25):
+                    path = f"{below}/minicontainer/{number}-{turn}"
+                    room = made(path)
+                    EnableControllers(path, ("memory", "pids")).run(room)
+                    assert os.path.exists(f"{mount_point()}{path}/pids.max")
+                    cgroup.MakeCgroup(path).undo(room)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0, 0]
+    assert not (place / "minicontainer").exists()

@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,66 @@ def test_the_same_limits(observe, oracle, variant):
 )
 def test_the_comparison_can_fail(observe, variant, step):
     assert unexplained(observe, RUNC, variant, without=step) != []
+
+
+# ---- the flags, as podman understands docker's
+
+FLAGS = [
+    "-m 64m",
+    "-m 64m --memory-swap 96m --memory-reservation 32m",
+    "-m 64m --memory-swap -1",
+    "-m 64m --memory-swap 64m",
+    "--cpus 0.5",
+    "--cpus 1",
+    "--cpu-period 50000 --cpu-quota 10000",
+    "--cpu-quota 20000",
+    "--pids-limit 20",
+    "--pids-limit -1",
+    "--device-read-bps DISK:1mb --device-write-bps DISK:2mb",
+    "--device-read-iops DISK:30 --device-write-iops DISK:40",
+]
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[list[str | Path]]:
+    """podman with a place of its own, which it wants to have a short name."""
+    if not shutil.which("podman"):
+        pytest.skip("podman is not installed")
+    place = Path(tempfile.mkdtemp(prefix="podman-"))
+    yield ["podman", "--cgroup-manager", "cgroupfs", "--root", place / "root",
+           "--runroot", place / "run", "--tmpdir", place / "tmp"]  # fmt: skip
+    subprocess.run(["umount", place / "root/overlay"], capture_output=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def by_flags(podman, bundle, busybox, flags, ours=None) -> list[str]:
+    """The files that differ when the same flags are given to both."""
+    words = flags.split()
+    common = ["run", "--rm", "--network", "none"]
+    files_of = {}
+    # podman has a limit of processes of its own where none was asked for
+    more = [] if "--pids-limit" in words else ["--pids-limit", "-1"]
+    rootfs = ["--ulimit", "host", "--rootfs", bundle / "rootfs"]
+    for name, command, env in (
+        ("podman", [*podman, *common, *words, *more, *rootfs, "/bin/sh", "-c", PROBE], None),
+        ("ours", busybox.argv(*common, *(words if ours is None else ours), "busybox", "sh", "-c",
+                              PROBE), busybox.env),
+    ):  # fmt: skip
+        found: dict[str, str] = {}
+        for line in files(command, env=env):
+            file, _, value = line.partition(" ")
+            found[file] = found.get(file, "") + value
+        files_of[name] = found
+    theirs, mine = files_of["podman"], files_of["ours"]
+    return [f"{f}: {mine[f]!r}, {theirs.get(f)!r}" for f in mine if mine[f] != theirs.get(f)]
+
+
+@pytest.mark.parametrize("flags", FLAGS)
+def test_the_same_flags(podman, bundle, busybox, spare_disk, flags):
+    assert by_flags(podman, bundle, busybox, flags.replace(DISK, str(spare_disk))) == []
+
+
+def test_the_comparison_of_flags_can_fail(podman, bundle, busybox):
+    assert by_flags(podman, bundle, busybox, "-m 64m", ours=["-m", "32m"]) == [
+        "memory.max: '33554432', '67108864'", "memory.swap.max: '33554432', '67108864'",
+    ]  # fmt: skip
