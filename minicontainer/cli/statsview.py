@@ -154,7 +154,7 @@ def tables(rows: list[dict[str, Any]], width: int) -> str:
     text = align(whole)
     if max(map(len, text.splitlines())) <= width:
         return text
-    return align(cells(rows, DOCKERS)) + "\n" + align(cells(rows, (DOCKERS[0], *OURS)))
+    return align(cells(rows, DOCKERS)) + "\n" + align(cells(rows, (DOCKERS[1], *OURS)))
 
 
 def cells(rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...]) -> list[list[str]]:

@@ -21,6 +21,7 @@ import os
 import select
 import time
 
+from minicontainer.cgroupfiles import text
 from minicontainer.errors import KernelError
 
 # ---- verbs
@@ -31,8 +32,13 @@ def freeze(path: str, seconds: float = 10) -> None:
 
     Raises KernelError, having let them go on again, if one of them does not come to a halt in
     ``seconds``; and if there is no such cgroup."""
+    end = time.monotonic() + seconds
     _write(path, "1")
-    if not _wait(path, b"frozen 1", seconds):
+    # A cgroup with processes of its own says "frozen" when those stand; the ones below it may take
+    # longer.  But who could make new ones there stands by now.
+    if not _wait(path, b"frozen 1", end) or not all(
+        _wait(below, b"frozen 1", end) for below, _, _ in os.walk(path)
+    ):
         _write(path, "0")
         raise KernelError(
             "poll", f'"{path}/cgroup.events"', errno.ETIMEDOUT,
@@ -46,7 +52,8 @@ def thaw(path: str, seconds: float = 10) -> None:
 
     Raises KernelError if there is no such cgroup, or if one above it is frozen: then they stay."""
     _write(path, "0")
-    if not _wait(path, b"frozen 0", seconds if not _frozen_above(path) else 0):
+    end = time.monotonic() + (0 if is_frozen(os.path.dirname(path)) else seconds)
+    if not _wait(path, b"frozen 0", end):
         raise KernelError(
             "poll", f'"{path}/cgroup.events"', errno.ETIMEDOUT,
             "it is still frozen: so is a cgroup above it", "write 0 to that one's cgroup.freeze",
@@ -55,17 +62,15 @@ def thaw(path: str, seconds: float = 10) -> None:
 
 def is_frozen(path: str) -> bool:
     """Do all its processes stand still, on whoever's behalf?  False if there is no such cgroup."""
-    return b"frozen 1" in _read(path, "cgroup.events")
+    return "frozen 1" in (text(path, "cgroup.events") or "")
 
 
-def _frozen_above(path: str) -> bool:
-    return is_frozen(os.path.dirname(path))
-
-
-def _wait(path: str, words: bytes, seconds: float) -> bool:
-    """Sleep until cgroup.events has ``words`` (True) or the time is over (False)."""
-    end = time.monotonic() + seconds
-    fd = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+def _wait(path: str, words: bytes, end: float) -> bool:
+    """Sleep until cgroup.events has ``words``, or is gone (True), or the time is over (False)."""
+    try:
+        fd = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
     try:
         poll = select.poll()
         poll.register(fd, select.POLLPRI)
@@ -75,6 +80,10 @@ def _wait(path: str, words: bytes, seconds: float) -> bool:
             if left <= 0:
                 return False
             poll.poll(left * 1000)
+        return True
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # removed just now
+            raise
         return True
     finally:
         os.close(fd)
@@ -93,13 +102,3 @@ def _write(path: str, value: str) -> None:
              errno.EACCES: "only root, or whom the cgroup was given to, may freeze it"}
             .get(number, ""),
         ) from error  # fmt: skip
-
-
-def _read(path: str, name: str) -> bytes:
-    try:
-        with open(f"{path}/{name}", "rb") as file:
-            return file.read()
-    except (FileNotFoundError, OSError) as error:
-        if isinstance(error, FileNotFoundError) or error.errno == errno.ENODEV:
-            return b""
-        raise

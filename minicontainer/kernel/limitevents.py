@@ -23,14 +23,14 @@ See it:    minicontainer run -m 16m alpine tail /dev/zero
 
 from __future__ import annotations
 
-import errno
 import os
 
+from minicontainer.cgroupfiles import UNLIMITED as UNLIMITED
+from minicontainer.cgroupfiles import number, pairs
 from minicontainer.step import Record
 
 # ---- vocabulary
 
-UNLIMITED = -1  # "max"
 _SIGKILL = 9
 
 
@@ -77,21 +77,21 @@ class PostMortem(Record):
 def read(path: str) -> Events:
     """The counters of the cgroup whose directory is ``path``; all None if there is no such."""
     # Since Linux 6.11 pids.events counts for those below as well, and pids.events.local alone
-    pids = _pairs(path, "pids.events.local") or _pairs(path, "pids.events")
+    pids = pairs(path, "pids.events.local") or pairs(path, "pids.events")
     counted = Events(
-        forks_refused=pids.get("max"), pids_max=_number(path, "pids.max") if pids else None
+        forks_refused=pids.get("max"), pids_max=number(path, "pids.max") if pids else None
     )
-    memory = _pairs(path, "memory.events")
+    memory = pairs(path, "memory.events")
     if not memory:
         return counted
     return counted.replace(
         oom_kill=memory.get("oom_kill"),
-        oom=_pairs(path, "memory.events.local").get("oom", memory.get("oom")),
+        oom=pairs(path, "memory.events.local").get("oom", memory.get("oom")),
         oom_below=memory.get("oom"),
         oom_group_kill=memory.get("oom_group_kill", 0),
         above=_above(path),
-        memory_peak=_number(path, "memory.peak"),
-        memory_max=_number(path, "memory.max"),
+        memory_peak=number(path, "memory.peak"),
+        memory_max=number(path, "memory.max"),
     )
 
 
@@ -164,7 +164,7 @@ def _peak(after: Events) -> str:
 
 
 def _limit(path: str) -> str:
-    limit = _number(path, "memory.max")
+    limit = number(path, "memory.max")
     return "" if limit in (None, UNLIMITED) else f": memory.max {mebibytes(limit or 0)}"
 
 
@@ -173,33 +173,6 @@ def _above(path: str) -> tuple[tuple[str, int], ...]:
     found = []
     while len(path) > 1:
         path = os.path.dirname(path)
-        if local := _pairs(path, "memory.events.local"):
+        if local := pairs(path, "memory.events.local"):
             found.append((path, local.get("oom", 0)))
     return tuple(found)
-
-
-def _pairs(path: str, name: str) -> dict[str, int]:
-    """A file of lines "key number"; empty if it is not there."""
-    words = _text(path, name).split()
-    return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def _number(path: str, name: str) -> int | None:
-    """A file of one number, or "max"; None if it is not there."""
-    text = _text(path, name).strip()
-    return (UNLIMITED if text == "max" else int(text)) if text else None
-
-
-def _text(path: str, name: str) -> str:
-    try:
-        fd = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return ""
-    try:
-        return os.read(fd, 4096).decode()
-    except OSError as error:
-        if error.errno != errno.ENODEV:  # the cgroup was removed just now
-            raise
-        return ""
-    finally:
-        os.close(fd)

@@ -28,11 +28,11 @@ from __future__ import annotations
 import errno
 import os
 
+from minicontainer.cgroupfiles import UNLIMITED as UNLIMITED
+from minicontainer.cgroupfiles import as_number, number, pairs, text
 from minicontainer.step import Record
 
 # ---- vocabulary
-
-UNLIMITED = -1  # "max" in a limit's file
 
 # Before Linux 5.18 memory.stat had no "kernel": its parts
 _KERNEL_PARTS = ("kernel_stack", "pagetables", "percpu", "slab", "sec_pagetables")
@@ -85,26 +85,26 @@ def read(path: str) -> Usage:
     """Everything about the cgroup whose directory is ``path``, in one pass over its files.
 
     Raises FileNotFoundError if there is no such cgroup (any more)."""
-    cpu = _pairs(_text(path, "cpu.stat"))
+    cpu = pairs(path, "cpu.stat")
     if not cpu:  # every cgroup but the root's has this file, with or without controllers
         raise FileNotFoundError(errno.ENOENT, "no such cgroup", path)
-    memory = _pairs(_text(path, "memory.stat"))
+    memory = pairs(path, "memory.stat")
     kernel = memory.get("kernel")
     if kernel is None and memory:
         kernel = sum(memory.get(part, 0) for part in _KERNEL_PARTS)
-    quota, period = (_text(path, "cpu.max") or " ").split(" ")
-    io = _io(_text(path, "io.stat"))
+    quota, period = (text(path, "cpu.max") or " ").split(" ")
+    io = _io(text(path, "io.stat"))
     return Usage(
-        memory=_number(_text(path, "memory.current")),
-        memory_max=_number(_text(path, "memory.max")),
-        memory_peak=_number(_text(path, "memory.peak")),
-        swap=_number(_text(path, "memory.swap.current")),
+        memory=number(path, "memory.current"),
+        memory_max=number(path, "memory.max"),
+        memory_peak=number(path, "memory.peak"),
+        swap=number(path, "memory.swap.current"),
         anon=memory.get("anon"),
         file=memory.get("file"),
         inactive_file=memory.get("inactive_file"),
         kernel=kernel,
-        cpu_quota=_number(quota),
-        cpu_period=_number(period),
+        cpu_quota=as_number(quota),
+        cpu_period=as_number(period),
         cpu_usec=cpu.get("usage_usec"),
         user_usec=cpu.get("user_usec"),
         system_usec=cpu.get("system_usec"),
@@ -115,11 +115,11 @@ def read(path: str) -> Usage:
         written_bytes=io.get("wbytes"),
         reads=io.get("rios"),
         writes=io.get("wios"),
-        pids=_number(_text(path, "pids.current")),
-        pids_max=_number(_text(path, "pids.max")),
-        cpu_pressure=_some(_text(path, "cpu.pressure")),
-        memory_pressure=_some(_text(path, "memory.pressure")),
-        io_pressure=_some(_text(path, "io.pressure")),
+        pids=number(path, "pids.current"),
+        pids_max=number(path, "pids.max"),
+        cpu_pressure=_some(text(path, "cpu.pressure")),
+        memory_pressure=_some(text(path, "memory.pressure")),
+        io_pressure=_some(text(path, "io.pressure")),
     )
 
 
@@ -127,7 +127,7 @@ def processes(path: str) -> list[int]:
     """The pids in the cgroup and in those below it, as cgroup.procs has them, sorted.
 
     A process that this pid namespace cannot see is not among them (the kernel writes 0)."""
-    found = {int(pid) for pid in (_text(path, "cgroup.procs") or "").split()}
+    found = {int(pid) for pid in (text(path, "cgroup.procs") or "").split()}
     try:
         entries = [entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
@@ -140,10 +140,10 @@ def processes(path: str) -> list[int]:
 def why_missing(path: str, controller: str) -> str:
     """Why the cgroup has no files of ``controller`` ("memory", "cpu", "io", "pids"); "" if it has
     them.  cgroups(7), /proc/cgroups."""
-    if controller in (_text(path, "cgroup.controllers") or "").split():
+    if controller in (text(path, "cgroup.controllers") or "").split():
         return ""
     names = {"io": "blkio"}  # what cgroup v1, and with it /proc/cgroups, calls it
-    for line in (_text("/proc", "cgroups") or "").splitlines():
+    for line in (text("/proc", "cgroups") or "").splitlines():
         name, hierarchy, *rest = line.split()
         if name != names.get(controller, controller):
             continue
@@ -158,61 +158,25 @@ def why_missing(path: str, controller: str) -> str:
 
 def why_no_pressure(path: str) -> str:
     """Why the cgroup tells no pressure; "" if it does."""
-    if _text(path, "cpu.pressure"):
+    if text(path, "cpu.pressure"):
         return ""
     if os.path.exists("/proc/pressure"):
         return "it is not accounted in this cgroup (cgroup.pressure is 0)"
     return "this kernel does not account it (CONFIG_PSI, psi=1 at boot)"
 
 
-def _text(path: str, name: str) -> str | None:
-    """A file's content; None if it is not there, or its controller is switched off."""
-    try:
-        fd = os.open(f"{path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:  # pressure, where psi=0
-            raise
-        return None
-    try:
-        parts = [os.read(fd, 65536)]
-        while parts[-1]:
-            parts.append(os.read(fd, 65536))
-    except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.EOPNOTSUPP):  # removed just now; psi=0
-            raise
-        return None
-    finally:
-        os.close(fd)
-    return b"".join(parts).decode()
-
-
-def _number(text: str | None) -> int | None:
-    """A file of one number, or "max"."""
-    if not text:
-        return None
-    return UNLIMITED if text.startswith("max") else int(text)
-
-
-def _pairs(text: str | None) -> dict[str, int]:
-    """A file of lines "key number"."""
-    words = (text or "").split()
-    return {key: int(value) for key, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def _io(text: str | None) -> dict[str, int]:
+def _io(lines: str | None) -> dict[str, int]:
     """io.stat, a line for each device, such as "8:0 rbytes=1 wbytes=2 ...": the sums."""
-    if text is None:
+    if lines is None:
         return {}
     sums = {"rbytes": 0, "wbytes": 0, "rios": 0, "wios": 0}
-    for word in text.split():
+    for word in lines.split():
         key, equals, value = word.partition("=")
         if equals and key in sums:
             sums[key] += int(value)
     return sums
 
 
-def _some(text: str | None) -> float | None:
+def _some(line: str | None) -> float | None:
     """Of "some avg10=1.53 avg60=... total=..." the 1.53."""
-    return float(text.split()[1].partition("=")[2]) if text else None
+    return float(line.split()[1].partition("=")[2]) if line else None

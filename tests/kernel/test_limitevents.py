@@ -190,12 +190,10 @@ def test_the_files(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('_pairs(path, "pids.events.local") or ', ""),
+        ('pairs(path, "pids.events.local") or ', ""),
         ('.get("oom", memory.get("oom"))', '.get("oom")'),
         ('memory.get("oom_group_kill", 0)', 'memory["oom_group_kill"]'),
         ("found.append((path, local", "found.append((path + '/', local"),
-        ('return (UNLIMITED if text == "max" else int(text)) if text else None',
-         'return (UNLIMITED if text == "max" else int(text)) if text else 0'),
     ],
 )  # fmt: skip
 def test_the_check_on_the_files_can_fail(tmp_path, old, new):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from minicontainer import cgroupfiles
 from minicontainer.kernel import cgroup, usage
 from tests.unit.mutants import fails, mutant
 
@@ -73,9 +74,7 @@ def test_each_file_is_read(tmp_path):
         ("return max(self.memory - self.inactive_file, 0)", "return self.memory"),
         ('anon=memory.get("anon")', 'anon=memory.get("file")'),
         ("sums[key] += int(value)", "sums[key] = int(value)"),
-        ('return UNLIMITED if text.startswith("max") else int(text)', "return int(text.strip() "
-         'if text[0].isdigit() else "0")'),
-        ("return float(text.split()[1]", "return float(text.split()[2]"),
+        ("return float(line.split()[1]", "return float(line.split()[2]"),
         ('throttled=cpu.get("nr_throttled")', 'throttled=cpu.get("throttled")'),
         ('written_bytes=io.get("wbytes")', 'written_bytes=io.get("dbytes")'),
     ],
@@ -98,9 +97,8 @@ def test_what_has_no_file_is_not_zero(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("    if text is None:\n        return {}\n    sums", "    text = text or ''\n    sums"),
+        ("    if lines is None:\n        return {}\n    sums", "    lines = lines or ''\n    sums"),
         ("    if kernel is None and memory:", "    if kernel is None:"),
-        ("    if not text:\n        return None\n", "    if not text:\n        return 0\n"),
         ("    if self.memory is None or self.inactive_file is None:\n            return None",
          "    if self.memory is None or self.inactive_file is None:\n            return 0"),
     ],
@@ -108,6 +106,45 @@ def test_what_has_no_file_is_not_zero(tmp_path):
 def test_the_check_on_the_unknown_can_fail(tmp_path, old, new):
     path = written(tmp_path, {"cpu.stat": "usage_usec 7\nuser_usec 6\nsystem_usec 1\n"})
     fails(check_unknown, path, mutant(usage, old, new))
+
+
+def with_broken_files(old, new):
+    """kernel/usage.py over a mutant of cgroupfiles.py."""
+    over = mutant(usage, '"""Usage: ', '"""Usage: ')
+    files = mutant(cgroupfiles, old, new)
+    over.__dict__.update(
+        text=files.text, number=files.number, as_number=files.as_number, pairs=files.pairs
+    )
+    return over
+
+
+@pytest.mark.parametrize(
+    ("check", "old", "new"),
+    [
+        (check_reading, 'return UNLIMITED if word.startswith("max") else int(word)',
+         "return int(word.strip().replace('max', '0'))"),
+        (check_reading, "words[::2], words[1::2]", "words[1::2], words[1::2]"),
+        (check_unknown, "    if not word:\n        return None\n",
+         "    if not word:\n        return 0\n"),
+        (check_unknown, "if error.errno not in _ABSENT:", "if True:"),
+    ],
+)  # fmt: skip
+def test_the_checks_on_the_files_can_fail(tmp_path, check, old, new):
+    files = FILES if check is check_reading else {"cpu.stat": "usage_usec 7\nuser_usec 6\n"
+                                                  "system_usec 1\n"}  # fmt: skip
+    fails(check, written(tmp_path, files), with_broken_files(old, new))
+
+
+def test_a_file_of_any_length_is_read_whole(tmp_path):
+    whole = "".join(f"key{n} {n}\n" for n in range(20_000))
+    path = written(tmp_path, {"memory.stat": whole})
+    assert cgroupfiles.pairs(path, "memory.stat")["key19999"] == 19_999
+
+
+def test_a_file_that_may_not_be_read_is_an_error(tmp_path):
+    (tmp_path / "memory.stat").mkdir()
+    with pytest.raises(IsADirectoryError):
+        cgroupfiles.text(str(tmp_path), "memory.stat")
 
 
 def test_before_linux_5_18_the_kernels_part_is_a_sum(tmp_path):
