@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 from minicontainer import libc
+from minicontainer.cgroupfiles import text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ def home() -> str:
     In a unit of systemd's that has been delegated to us, the unit's; else the root of the tree, as
     for runc and crun.  xattr(7)."""
     base = mount_point()
-    with open("/proc/self/cgroup") as file:
-        own = next((line[3:-1] for line in file if line.startswith("0::")), "/")
+    lines = (text("/proc/self", "cgroup") or "").split("\n")
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
     while base and len(own) > 1 and "/.." not in own:
         for name in _DELEGATED:
             try:

@@ -198,19 +198,23 @@ static int child_turn(struct child *child)
     return 0;
 }
 
+static void *spare; /* the stack of a child that has left: its pages need not be found again */
+
 /* A stack and a thread state for the child: 0, or an errno. */
 static int child_prepare(struct child *child)
 {
     PyGILState_STATE mine;
     int error = 0;
 
-    child->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-    if (child->stack == MAP_FAILED) {
-        child->stack = NULL;
-        return errno;
+    child->stack = __atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
+    if (!child->stack) {
+        void *fresh = mmap(NULL, STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+        if (fresh == MAP_FAILED)
+            return errno;
+        mprotect(fresh, GUARD, PROT_NONE);
+        child->stack = fresh;
     }
-    mprotect(child->stack, GUARD, PROT_NONE);
 
     mine = PyGILState_Ensure();
     child->state = PyThreadState_New(PyThreadState_GetInterpreter(PyThreadState_Get()));
@@ -238,8 +242,11 @@ static void child_free(struct child *child)
         PyThreadState_Delete(child->state);
         PyGILState_Release(mine);
     }
-    if (child->stack)
-        munmap(child->stack, STACK);
+    if (child->stack) {
+        void *older = __atomic_exchange_n(&spare, child->stack, __ATOMIC_ACQ_REL);
+        if (older)
+            munmap(older, STACK);
+    }
     child->state = NULL;
     child->stack = NULL;
 }

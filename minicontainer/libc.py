@@ -48,9 +48,11 @@ _SINCE_2019 = {
     "landlock_restrict_self": 446,
 }
 _BY_MACHINE = {
-    "x86_64": {"rt_sigaction": 13, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250,
+    "x86_64": {"setgroups": 116, "setresuid": 117, "setresgid": 119, "capget": 125,
+               "capset": 126, "pivot_root": 155, "keyctl": 250,
                "prlimit64": 302, "syncfs": 306, "seccomp": 317, "bpf": 321},
-    "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "rt_sigaction": 134, "keyctl": 219,
+    "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "setresuid": 147, "setresgid": 149,
+                "setgroups": 159, "keyctl": 219,
                 "prlimit64": 261, "syncfs": 267, "seccomp": 277, "bpf": 280},
 }  # fmt: skip
 

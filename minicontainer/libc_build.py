@@ -37,6 +37,7 @@ int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigne
 int sethostname(const char *name, size_t len);
 int setdomainname(const char *name, size_t len);
 int file_system_of(int fd, long *magic); /* fstatfs(2): the number of its kind */
+int reset_signals(void); /* rt_sigaction(2): SIG_DFL, also where the C library would not */
 
 /* mount_setattr(2) */
 struct mount_attr { uint64_t attr_set, attr_clr, propagation, userns_fd; };
@@ -92,6 +93,17 @@ struct sock_fprog { unsigned short len; const char *filter; };
 static long system_call(long number, long a, long b, long c, long d, long e, long f)
 {
     return syscall(number, a, b, c, d, e, f);
+}
+
+static int reset_signals(void)
+{
+    static const uint64_t standard[4]; /* handler, flags, restorer, mask: all zero */
+
+    for (int number = 1; number <= 64; number++)
+        if (number != SIGKILL && number != SIGSTOP &&
+            syscall(SYS_rt_sigaction, number, standard, NULL, 8))
+            return -1;
+    return 0;
 }
 
 static int file_system_of(int fd, long *magic)

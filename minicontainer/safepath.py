@@ -84,6 +84,19 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
     except KernelError as error:
         if error.errno != errno.ENOENT:
             raise
+    # Often only the last part is missing.
+    parent, _, last = path.rstrip("/").rpartition("/")
+    try:
+        above = open_in_root(root_fd, parent or "/", os.O_PATH | os.O_DIRECTORY)
+        try:
+            if last not in (".", "..") and _mkdir_or_readlink(above, last, mode) is None:
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+                return open_in_root(above, last, flags)
+        finally:
+            os.close(above)
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
     # `done` leads to a directory and holds no links: they are replaced by their targets here.
     done, todo, links = "", path.split("/"), MAX_LINKS
     while todo:
@@ -107,8 +120,8 @@ def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
     return open_in_root(root_fd, done or "/", os.O_PATH | os.O_DIRECTORY)
 
 
-def _mkdir_or_readlink(parent: int, name: str, mode: int) -> str:
-    """Make directory ``name``; where that name is taken by a symbolic link, its target."""
+def _mkdir_or_readlink(parent: int, name: str, mode: int) -> str | None:
+    """Make directory ``name``: None; where that name is taken by a symbolic link, its target."""
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
@@ -118,7 +131,7 @@ def _mkdir_or_readlink(parent: int, name: str, mode: int) -> str:
             return ""
     except OSError as error:
         raise _failed("mkdirat", name, error.errno) from None
-    return ""
+    return None
 
 
 def make_file(root_fd: int, path: str, mode: int = 0o644) -> int:

@@ -37,6 +37,7 @@ class Record:
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+    _required: ClassVar[tuple[str, ...]] = ()  # those without a default
 
     def __init_subclass__(cls) -> None:
         own = [
@@ -45,20 +46,19 @@ class Record:
             if not str(kind).startswith("ClassVar")
         ]
         cls._fields = (*(f for f in cls._fields if f not in own), *own)
+        cls._required = tuple([f for f in cls._fields if not hasattr(cls, f)])
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        fields = self._fields
+        fields, mine = self._fields, self.__dict__
         if len(values) > len(fields):
             raise TypeError(f"{type(self).__name__} takes at most {len(fields)} values")
-        mine = self.__dict__
-        for name, value in zip(fields, values):  # noqa: B905 - fewer values than fields is fine
-            mine[name] = value
+        mine.update(zip(fields, values))  # noqa: B905 - fewer values than fields is fine
         for name, value in named.items():
             if name not in fields or name in mine:
                 raise TypeError(f"{type(self).__name__}: unexpected or repeated field {name!r}")
             mine[name] = value
-        for name in fields:
-            if name not in mine and not hasattr(type(self), name):
+        for name in self._required:
+            if name not in mine:
                 raise TypeError(f"{type(self).__name__}: field {name!r} is missing")
 
     def __setattr__(self, name: str, value: object) -> None:

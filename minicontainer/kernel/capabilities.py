@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 
+from minicontainer.errors import KernelError
 from minicontainer.libc import C, address, check, ffi, syscall
 from minicontainer.step import Context, Step, quote
 
@@ -39,7 +40,6 @@ NAMES = (
 )  # fmt: skip
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
-_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
@@ -104,11 +104,6 @@ def capbset_drop(bit: int) -> None:
     )  # fmt: skip
 
 
-def capbset_read(bit: int) -> bool:
-    """Is the capability in the bounding set?  PR_CAPBSET_READ of prctl(2); False: none such."""
-    return bool(C.prctl(_PR_CAPBSET_READ, bit, 0, 0, 0) == 1)
-
-
 def ambient_clear() -> None:
     """Empty the ambient set: PR_CAP_AMBIENT_CLEAR_ALL of prctl(2)."""
     check(
@@ -156,14 +151,13 @@ class DropBoundingCapabilities(Step):
     def run(self, context: Context) -> None:
         """One prctl per capability that goes."""
         keep = wanted(self.keep, context)
-        for bit in range(len(NAMES)):
-            if not keep >> bit & 1 and capbset_read(bit):
-                capbset_drop(bit)
-        # The kernel may know more capabilities than we do: those go as well.
-        newer = len(NAMES)
-        while capbset_read(newer):
-            capbset_drop(newer)
-            newer += 1
+        try:
+            for bit in range(64):  # so many a set can hold; the kernel may know more than we do
+                if not keep >> bit & 1:
+                    capbset_drop(bit)
+        except KernelError as error:
+            if error.errno != errno.EINVAL:  # beyond the last that it knows
+                raise
 
 
 class SetCapabilities(Step):

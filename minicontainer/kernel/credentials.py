@@ -19,7 +19,8 @@ import os
 import stat
 
 from minicontainer import safepath
-from minicontainer.errors import MinicontainerError, UsageError
+from minicontainer.errors import KernelError, MinicontainerError, UsageError
+from minicontainer.idcalls import become
 from minicontainer.libc import C, check
 from minicontainer.step import Context, Step, quote
 
@@ -83,6 +84,18 @@ def file_number(text: str) -> int:
         return -1
 
 
+def passwd_entry(root_fd: int, wanted: str) -> tuple[str, int, int, str]:
+    """(login, uid, gid, home) of a name or number; ("", the number or -1, 0, "/") if not there."""
+    uid = number(wanted)
+    for entry in lines_of(root_fd, "/etc/passwd"):
+        if len(entry) < 4 or (entry[0] != wanted and (uid < 0 or file_number(entry[2]) != uid)):
+            continue
+        found, gid = file_number(entry[2]), file_number(entry[3])
+        if found >= 0 and gid >= 0:
+            return entry[0], found, gid, entry[5] if len(entry) > 5 and entry[5] else "/"
+    return "", uid, 0, "/"
+
+
 def look_up(root_fd: int, user: str) -> tuple[int, int, tuple[int, ...], str]:
     """(uid, gid, other gids, home) for docker's USER[:GROUP], by the files of the image.
 
@@ -93,14 +106,7 @@ def look_up(root_fd: int, user: str) -> tuple[int, int, tuple[int, ...], str]:
     wanted = wanted or "0"
     if colon and not group:
         raise UsageError(f"user {user!r}: a group is missing after the colon")
-    uid, gid, home, login = number(wanted), 0, "/", ""
-    for entry in lines_of(root_fd, "/etc/passwd"):
-        if len(entry) < 4 or file_number(entry[2]) < 0 or file_number(entry[3]) < 0:
-            continue
-        if entry[0] == wanted or (uid >= 0 and file_number(entry[2]) == uid):
-            login, uid, gid = entry[0], file_number(entry[2]), file_number(entry[3])
-            home = entry[5] if len(entry) > 5 and entry[5] else "/"
-            break
+    login, uid, gid, home = passwd_entry(root_fd, wanted)
     if uid < 0:
         raise UsageError(
             f"unable to find user {wanted}: no matching entries in passwd file",
@@ -196,7 +202,7 @@ class BecomeUser(Step):
                 uid, gid, others, home = look_up(root, self.username)
                 groups = (*others, *groups)
             else:
-                home = look_up(root, str(uid))[3]
+                home = passwd_entry(root, str(uid))[3]
             if self.group_names:
                 table = lines_of(root, "/etc/group")
                 groups += tuple(group_number(table, name) for name in self.group_names)
@@ -205,14 +211,9 @@ class BecomeUser(Step):
         if not any(entry.startswith("HOME=") for entry in context.env):
             context.env.append("HOME=" + home)
         give_stdio(uid, self.terminal)
+        set_keep_capabilities()
         try:
-            os.setgroups(list(dict.fromkeys(groups)))
-            set_keep_capabilities()
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-        except OSError as error:
-            raise UsageError(
-                f"cannot become user {uid}:{gid}: {error.strerror}",
-                "in a user namespace only mapped ids exist: see /proc/self/uid_map",
-            ) from error
+            become(uid, gid, list(dict.fromkeys(groups)))
+        except KernelError as error:
+            raise UsageError(f"cannot become user {uid}:{gid}: {error.message}") from error
         os.umask(self.umask if self.umask >= 0 else 0o022)

@@ -12,8 +12,8 @@ do, and open the harmless ones.
 
 The machine is eBPF, the younger sister of seccomp's (bpf.py): eleven registers of 64 bits; r1 comes
 with a pointer to the numbers, r0 is the answer.  Before it takes a program, the kernel's verifier
-follows every way through it; then it becomes machine code.  A program lives as long as someone
-holds it: first our descriptor, then the cgroup, whose rmdir is its end.
+follows every way through it; then it becomes machine code.  It lives as long as someone holds it:
+first our descriptor, then the cgroup, whose rmdir is its end.
 
 bpf(2); the kernel's Documentation/admin-guide/cgroup-v2.rst, "Device controller".
 By hand:   bpftool cgroup attach /sys/fs/cgroup/box device pinned /sys/fs/bpf/program multi
@@ -32,12 +32,12 @@ from minicontainer.step import HOST, Context, Step, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from typing import Any, ClassVar
 
 # ---- vocabulary: linux/bpf.h
 
-# allow?, type (c, b, or a for all), major, minor, access (r read, w write, m mknod).  They are
-# applied in their order, so the last one that speaks of an access decides: config-linux.md.
+# allow?, type (c, b, or a for all), major, minor, access (r read, w write, m mknod); the last one
+# that speaks of an access decides: config-linux.md.
 Rule = tuple[bool, str, int, int, str]
 ANY = -1  # major or minor
 
@@ -53,8 +53,8 @@ ALWAYS: tuple[Rule, ...] = (
 
 _ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
 _TYPES = {"b": 1, "c": 2, "a": ANY}  # BPF_DEVCG_DEV_*
-_PROG_LOAD, _PROG_ATTACH = 5, 8
 _COMMANDS = {"BPF_PROG_LOAD": 5, "BPF_PROG_ATTACH": 8}
+_PROG_LOAD, _PROG_ATTACH = _COMMANDS.values()
 _PROG_TYPE_CGROUP_DEVICE, _CGROUP_DEVICE = 15, 6
 _F_ALLOW_MULTI = 2  # those of the cgroups above and below are asked as well, and each can refuse
 
@@ -65,6 +65,7 @@ _MOVE, _ADD, _MULTIPLY, _OR, _AND, _XOR, _SHIFT = 0xB7, 0x07, 0x27, 0x47, 0x57, 
 _REGISTER = 0x08  # | one of these: the second operand is a register, not the constant
 # what we keep in r0, r1, ...
 _ANSWER, _NUMBERS, _ASKED, _TYPE, _MAJOR, _MINOR, _GRANTED, _SAME, _OTHER = range(9)
+_last: dict[str, Any] = {}  # what was assembled last
 
 # ---- the program
 
@@ -96,8 +97,7 @@ def assemble(rules: tuple[Rule, ...]) -> bytes:
 
 
 def _rule(allow: bool, kind: str, major: int, minor: int, access: str) -> list[bytes]:
-    """A rule about this device adds its access to what is granted, or takes it away:
-    same = is_zero(type ^ TYPE | major ^ MAJOR | minor ^ MINOR);  granted |= same * ACCESS"""
+    """same = is_zero(type ^ TYPE | major ^ MAJOR | minor ^ MINOR);  granted |= same * ACCESS"""
     code = [_instruction(_MOVE, _SAME, constant=0)]
     for register, number in ((_TYPE, _TYPES[kind]), (_MAJOR, major), (_MINOR, minor)):
         if number != ANY:
@@ -145,9 +145,7 @@ def bpf_prog_load(program: bytes) -> int:
 
 
 def bpf_prog_attach(cgroup_fd: int, program_fd: int) -> None:
-    """BPF_PROG_ATTACH of bpf(2): ask the program about every device this cgroup's processes use.
-
-    ``cgroup_fd`` is the cgroup's directory, for which O_PATH is enough."""
+    """BPF_PROG_ATTACH of bpf(2): ask the program about each device the cgroup's processes use."""
     union = struct.pack("=IIII", cgroup_fd, program_fd, _CGROUP_DEVICE, _F_ALLOW_MULTI)
     _bpf(_PROG_ATTACH, union, cgroup_fd, program_fd, "BPF_CGROUP_DEVICE", "BPF_F_ALLOW_MULTI")
 
@@ -204,7 +202,9 @@ class FilterDevices(Step):
             self._do_without(context, "no cgroup, so no device filter")
             return
         try:
-            program_fd = bpf_prog_load(assemble(self.rules + ALWAYS))
+            if _last.get("rules") != self.rules:  # many containers are alike
+                _last.update(rules=self.rules, program=assemble(self.rules + ALWAYS))
+            program_fd = bpf_prog_load(_last["program"])
             try:
                 bpf_prog_attach(context.cgroup_fd, program_fd)
             finally:

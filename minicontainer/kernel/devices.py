@@ -113,12 +113,15 @@ class MakeDevices(Step):
     def run(self, context: Context) -> None:
         """mknod(2) and symlink(2) in the container's /dev."""
         root = context.fds["root"]
-        for node in self.nodes:
-            parent, name = os.path.split(node[0])
-            directory = safepath.make_directory(root, parent)
-            try:
-                mknod(directory, name, node)
-            finally:
+        parents: dict[str, int] = {}
+        try:
+            for node in self.nodes:
+                parent, name = os.path.split(node[0])
+                if parent not in parents:
+                    parents[parent] = safepath.make_directory(root, parent)
+                mknod(parents[parent], name, node)
+        finally:
+            for directory in parents.values():
                 os.close(directory)
         link_standard(root)
 

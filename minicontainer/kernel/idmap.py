@@ -19,6 +19,7 @@ import errno
 import os
 
 from minicontainer.errors import KernelError
+from minicontainer.idcalls import become
 from minicontainer.step import HOST, CloneStep, Context, Step, quote
 
 TYPE_CHECKING = False
@@ -163,6 +164,4 @@ class BecomeRoot(Step):
 
     def run(self, context: Context) -> None:
         """setgroups(2), setresgid(2), setresuid(2)."""
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        become(0, 0, ())

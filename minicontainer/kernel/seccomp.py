@@ -96,11 +96,17 @@ class CompileSeccomp(Step):
 
     def run(self, context: Context) -> None:
         """Leave the program in ``context.blobs`` for LoadSeccomp."""
-        from minicontainer.kernel.seccomp_cache import program_for
+        if self not in _compiled:
+            from minicontainer.kernel.seccomp_cache import program_for
 
-        program, flags = program_for(self.profile, self.capabilities, self.cache_dir)
+            _compiled.clear()
+            _compiled[self] = program_for(self.profile, self.capabilities, self.cache_dir)
+        program, flags = _compiled[self]
         context.blobs["seccomp"] = program
         context.blobs["seccomp flags"] = bytes([flags])
+
+
+_compiled: dict[CompileSeccomp, tuple[bytes, int]] = {}  # the last: many containers are alike
 
 
 class LoadSeccomp(Step):

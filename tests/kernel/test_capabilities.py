@@ -134,7 +134,7 @@ def test_the_sets(check):
     ("check", "old", "new"),
     [
         (check_bounding, "                capbset_drop(bit)", "                pass"),
-        (check_bounding, "if not keep >> bit & 1 and", "if not keep >> bit & 1 and bit < 32 and"),
+        (check_bounding, "if not keep >> bit & 1:", "if not keep >> bit & 1 and bit < 32:"),
         (check_sets, "        capset(effective, permitted, inheritable)\n", ""),
         (check_sets, "effective >> shift & 0xFFFFFFFF", "permitted >> shift & 0xFFFFFFFF"),
         (check_sets, "                ambient_raise(NAMES.index(name))", "                pass"),

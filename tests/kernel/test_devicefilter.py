@@ -834,10 +834,12 @@ def test_a_program_that_the_verifier_refuses_is_an_error(
     monkeypatch: pytest.MonkeyPatch, layer: str, leaves_nothing: Host
 ) -> None:
     """That would be our mistake, and no reason to go on without."""
+    devicefilter._last.clear()
     monkeypatch.setattr(devicefilter, "assemble", lambda rules: struct.pack("=BBhi", 0x95, 0, 0, 0))
     with pytest.raises(KernelError) as caught:
         run(spec_for(layer), "true")
     assert caught.value.errno == errno.EACCES
+    devicefilter._last.clear()
 
 
 # ---- runc and crun

@@ -105,9 +105,9 @@ def reachable():
     [
         ('        write_map(context.pid, "gid_map", self.gids)', "        pass"),
         ('write_map(context.pid, "gid_map", self.gids)', 'write_map(context.pid, "gid_map", UIDS)'),
-        ("        os.setgroups([])\n", ""),
-        ("        os.setresuid(0, 0, 0)", "        pass"),
-        ("        os.setresgid(0, 0, 0)\n", ""),
+        ("become(0, 0, ())", "become(0, 0, os.getgroups())"),
+        ("        become(0, 0, ())", "        pass"),
+        ("become(0, 0, ())", "os.setuid(0)"),
     ],
 )
 def test_the_check_on_maps_can_fail(reachable, old, new):

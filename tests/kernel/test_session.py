@@ -168,9 +168,8 @@ def test_the_program_starts_as_if_init_had_started_it(check):
         (check_null, "                if is_null(fd):", "                if True:"),
         (check_null, " | os.O_NOFOLLOW", ""),
         (check_null, "        os.close(null)\n\n\nclass ResetSignals", "\n\nclass ResetSignals"),
-        (check_signals, "                reset_raw(number)", "                pass"),
+        (check_signals, "        reset_signals()", "        pass"),
         (check_signals, "        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())", "        pass"),
-        (check_signals, "_UNCHANGEABLE = (9, 19)", "_UNCHANGEABLE = (9, 19, 13)"),
     ],
 )
 def test_the_checks_can_fail(check, old, new):
