@@ -3,7 +3,7 @@
  *
  * clone3(2) with CLONE_VM makes a process that has everything of its own (descriptors, directory,
  * namespaces, credentials) but memory: that is ours, the Python interpreter in it included.  The
- * two never run Python at the same time.  The child sleeps in read(2) until it is given a turn;
+ * two never run Python at the same time.  The child sleeps in recv(2) until it is given a turn;
  * while it has its turn, we sleep.  In a turn it calls one Python function, as this very thread
  * would; what the function leaves in memory is there for us afterwards, and what it asks of the
  * kernel (mounts, credentials, ...) has happened to the child alone.  When it executes a program,

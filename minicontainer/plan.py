@@ -18,6 +18,7 @@ from minicontainer.asked import (
 )
 from minicontainer.kernel.capabilities import DropBoundingCapabilities, SetCapabilities
 from minicontainer.kernel.cgroup import BeBornInCgroup, MakeCgroup
+from minicontainer.kernel.controllers import CountResources
 from minicontainer.kernel.credentials import BecomeUser
 from minicontainer.kernel.devicefilter import FilterDevices
 from minicontainer.kernel.devices import BindDevices, MakeDevices
@@ -97,7 +98,7 @@ def plan(spec: Spec, place: Place) -> Plan:
     steps: list[Step] = []
 
     # ---- on the host, before anything can go wrong inside -----------------------------------
-    # What can fail for a reason the user can mend (a missing source, a bad profile) goes first.
+    # What the user can mend (a missing source, a bad profile) is found out first.
     for mount in volumes:
         steps.append(OpenVolume(source=mount.source, destination=mount.destination,
                                 options=mount.options,
@@ -111,7 +112,8 @@ def plan(spec: Spec, place: Place) -> Plan:
         steps.append(MakeUpper(place.scratch, owner, layers=len(spec.root.layers) if user else 0))
     if linux.cgroups_path:
         steps.append(MakeCgroup(linux.cgroups_path))
-    # What cannot be limited here is said before anything is made.
+        steps.append(CountResources(linux.cgroups_path))
+    # What cannot be limited here is said before the clone; it takes the empty cgroup to ask.
     if linux.resources:
         from minicontainer.resources import controller_steps  # only containers with limits pay
 

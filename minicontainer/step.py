@@ -4,11 +4,11 @@ The same object prints the lesson (``title``, docstring, ``shell``) and makes th
 (``run``), so what is told can never drift from what is done.  A Plan is an ordered tuple of
 Steps; the order is the story, and it decides who runs each step and when:
 
-    HOST steps before the clone      the host makes ready: directories, cgroup, terminal
+    HOST steps before the clone      the host makes ready: directories, cgroup, programs
     CLONE steps                      not run one by one: clone3(2) does them all in one call
     HOST steps after the clone       the child exists and waits for its turn: id maps
     CONTAINER steps                  the child furnishes its own namespaces, then execs
-    HOST steps behind those          it has its own memory, and waits to be let go
+    HOST steps behind those          it has memory of its own, and waits: limits
 
 ``launch.py`` knows nothing of steps but this protocol.
 """
@@ -178,7 +178,7 @@ class Context:
         self.waits = False
         #: the program's environment ("NAME=value"); steps may add to it until the exec
         self.env: list[str] = []
-        #: how a step says something that is not an error: a host prints it, a child sends it
+        #: how a step says something that is no error; a child is heard when its turn is over
         self.warn: Callable[[str], None] = lambda text: None
         #: how a step hands a descriptor to the other side: send_fd(word, fd)
         self.send_fd: Callable[[str, int], None] = lambda word, fd: None

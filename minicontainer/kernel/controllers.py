@@ -136,3 +136,41 @@ class EnableControllers(Step):
             f"move them into a leaf: mkdir {place}/init; for p in $(cat {place}/cgroup.procs); "
             f"do echo $p > {place}/init/cgroup.procs; done",
         )  # fmt: skip
+
+
+class CountResources(EnableControllers):
+    """What nobody limits can still be counted: for `stats`, and to know in the end whether it was
+    the OOM killer.  A wish only: who stands in the way is not moved, and a machine that has these
+    controllers elsewhere is left as it is."""
+
+    name = "accounting"
+    without = "nobody can say what the container uses, or whether the OOM killer ended it"
+
+    controllers: tuple[str, ...] = ("memory", "cpu", "io", "pids")
+
+    def shell(self) -> str:
+        """echo, from the top, one by one: a controller that is not there is no reason to stop."""
+        return "\n".join(
+            f"for c in {' '.join(self.controllers)}; do "
+            f'echo "+$c" > "${{CGROUP%{"/*" * depth}}}/{_SUBTREE_CONTROL}" || :\ndone 2> /dev/null'
+            for depth in range(self._depth(), 0, -1)
+        )
+
+    def run(self, context: Context) -> None:
+        """write(2) to the cgroup.subtree_control of each cgroup above, where that can be done."""
+        cgroup_fd = context.cgroup_fd
+        if cgroup_fd < 0 or set(self.controllers) <= set(words(cgroup_fd, _CONTROLLERS)):
+            return
+        for depth in range(self._depth(), 0, -1):
+            above = "../" * depth
+            given = words(cgroup_fd, above + _SUBTREE_CONTROL)
+            have = words(cgroup_fd, above + _CONTROLLERS)
+            new = [name for name in self.controllers if name in have and name not in given]
+            if not new:
+                continue
+            if inhabitants(cgroup_fd, above):
+                return
+            try:
+                write(cgroup_fd, above + _SUBTREE_CONTROL, " ".join(f"+{name}" for name in new))
+            except KernelError:
+                return

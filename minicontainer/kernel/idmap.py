@@ -6,7 +6,7 @@ mounts, its network) and none over the host, where it is an ordinary unprivilege
 this one stops the most escapes.
 
 The child cannot write its own map (only one id, its own): the kernel wants CAP_SETUID *outside*.
-So the host writes it, while the child waits for GO.  Until then the child is 65534, "nobody".
+So the host writes it, while the child waits for its turn.  Until then the child is 65534, "nobody".
 
 Man page: user_namespaces(7), "User and group ID mappings".
 By hand:   unshare --user --map-users=1000000,0,65536 --map-groups=1000000,0,65536 sh
@@ -85,7 +85,8 @@ class NewUserNamespace(CloneStep):
 
 
 class WriteIdMaps(Step):
-    """The dictionary between inside and outside, written by the host before it says GO."""
+    """The dictionary between inside and outside, written by the host before it
+    gives the child its turn."""
 
     side: ClassVar[str] = HOST
     name = "user"

@@ -113,7 +113,7 @@ class MapLayers(Step):
 
     An id-mapped mount translates owners on the way through: the same files, owned by 1000000 when
     seen through this mount, and nothing on disk is changed.  Only the host may map a layer, with
-    the child's user namespace as the dictionary, so it happens after the clone and before GO."""
+    the child's user namespace as the dictionary: after the clone, and before the child's turn."""
 
     side: ClassVar[str] = HOST
     name = "rootfs"

@@ -13,11 +13,13 @@ from tests.support import Cli
 
 pytestmark = pytest.mark.kernel("memory", "pids")
 
+COUNTERS = {"memory.current", "pids.current"}
 
-def start(busybox: Cli, script: str) -> tuple[subprocess.Popen[str], Path]:
+
+def start(busybox: Cli, script: str, *flags: str) -> tuple[subprocess.Popen[str], Path]:
     """Run a script, up to its first output, "ready"; the process, and the container's cgroup."""
     shell = ("busybox", "sh", "-c", f"echo ready; read go; {script}")
-    process = busybox.start("run", "--rm", "-i", "--network", "none", *shell)
+    process = busybox.start("run", "--rm", "-i", "--network", "none", *flags, *shell)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     (name,) = (entry for entry in os.listdir(busybox.run) if len(entry) == 64)
@@ -43,6 +45,14 @@ def test_a_container_is_born_in_its_own_cgroup(busybox, leaves_nothing):
     assert Path(f"/proc/{pid}/comm").read_text() == "sh\n"
     assert go_on(process) == (0, "0::/\n", "")
     assert not own.exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--without", "accounting")], ids=["whole", "mutant"])
+def test_what_nobody_limits_is_counted(busybox, leaves_nothing, flags):
+    process, own = start(busybox, "true", *flags)
+    counted = {file for file in COUNTERS if (own / file).exists()}
+    assert counted == (set() if flags else COUNTERS)
+    assert go_on(process) == (0, "", "")
 
 
 @pytest.mark.parametrize("limit", ["3", "max"])

@@ -55,13 +55,20 @@ def test_controllers_are_handed_down_from_the_top(below, place):
     check_handed_down(below, place)
 
 
+TOP_DOWN = """self._depth(), 0, -1):
+            above = "../" * depth
+            if new :="""
+WRITING = """    raise self._crowded(cgroup_fd, above, len(living))
+                write(cgroup_fd, above + _SUBTREE_CONTROL, \""""
+
+
 @pytest.mark.kernel("memory", "pids")
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("range(self._depth(), 0, -1):\n            above", "range(1, 0, -1):\n            above"),
+        (TOP_DOWN, TOP_DOWN.replace("self._depth()", "1")),
         ('return self.path.rstrip("/").count("/")', "return 1"),
-        ('write(cgroup_fd, above + _SUBTREE_CONTROL, " ".join', 'print(" ".join'),
+        (WRITING, WRITING.replace("write(cgroup_fd, above + _SUBTREE_CONTROL,", "print(")),
     ],
 )  # fmt: skip
 def test_the_check_on_handing_down_can_fail(below, place, old, new):
@@ -122,6 +129,44 @@ def check_not_moved(below, place, wanted, module=controllers):
 def test_a_process_that_is_not_ours_is_never_moved(below, place, wanted):
     """Nor made a member of a threaded cgroup, as the kernel would for pids alone."""
     check_not_moved(below, place, wanted)
+
+
+def check_wish(below, place, module=controllers):
+    """Counting is a wish: where somebody lives in the way, all stays as it is."""
+    (place / "box").mkdir(parents=True)
+    stranger = sleeper(place / "box")
+    room = made(below + "/box/id")
+    try:
+        # pids alone: for memory, the kernel itself says EBUSY
+        module.CountResources(below + "/box/id", ("pids",)).run(room)
+        assert (place / "box/cgroup.subtree_control").read_text().split() == []
+        assert (place / "box/cgroup.type").read_text() == "domain\n"
+    finally:
+        stranger.kill()
+        stranger.wait()
+        cgroup.MakeCgroup(below + "/box/id").undo(room)
+    room = made(below + "/other/id")
+    module.CountResources(below + "/other/id").run(room)
+    assert (place / "other/id/memory.current").exists()
+    cgroup.MakeCgroup(below + "/other/id").undo(room)
+    module.CountResources(below + "/other/id").run(Room())  # without a cgroup: nothing
+
+
+@pytest.mark.kernel("memory", "pids")
+def test_counting_moves_nobody_and_fails_nothing(below, place):
+    check_wish(below, place)
+
+
+@pytest.mark.kernel("memory", "pids")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("            if inhabitants(cgroup_fd, above):\n                return\n", ""),
+        ("if name in have and name not in given]", "if name in given]"),
+    ],
+)
+def test_the_check_on_counting_can_fail(below, place, old, new):
+    fails(check_wish, below, place, mutant(controllers, old, new))
 
 
 @pytest.mark.kernel("pids")

@@ -203,7 +203,8 @@ def test_controllers_come_first_and_limits_when_no_memory_is_shared_any_more():
     linux = Linux(cgroups_path="/a/b", resources=Resources(pids=5))
     names = [s.name for s in plan(Spec(Process(("x",)), Root("/r"), linux=linux), Place("x", "/s"))]
     first = names.index("cgroup")
-    assert names[first : first + 4] == ["cgroup", "controllers", "device-filter", "cgroup"]
+    assert names[first : first + 3] == ["cgroup", "accounting", "controllers"]
+    assert names[first + 3 : first + 5] == ["device-filter", "cgroup"]
     assert names[-2:] == ["exec", "pids"]
 
 
