@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # One launch at a time: a second child, born now, would keep copies of the first one's wire.
-_turnstile = _thread.allocate_lock()
+_one_at_a_time = _thread.allocate_lock()
 
 
 def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> None:
@@ -47,7 +47,7 @@ def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> No
     """
     if narrator:
         narrator.planned(plan, context)
-    with _turnstile:
+    with _one_at_a_time:
         child = Child()
         try:
             run_each(plan.before_clone(), context, narrator)

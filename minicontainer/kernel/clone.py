@@ -83,19 +83,19 @@ class Child:
     would close the child's copy of the descriptor, and ours never.
 
     Two socket pairs lead to it: the *wire* gives it its turns, and is there for its program to
-    speak on; through the *hatch* go descriptors, which no memory can carry."""
+    speak on; through the *channel* go descriptors, which no memory can carry."""
 
     def __init__(self) -> None:
         self.pid, self.pidfd = 0, -1
         self.executed = False  # has it left our memory for a program's own?
         self._child = ffi.new("struct child *")
         self._host, wire = _socket.socketpair(*PACKETS)
-        self._hatch, inner = _socket.socketpair(*PACKETS)
+        self._channel, inner = _socket.socketpair(*PACKETS)
         self._childs_ends = [wire, inner]
         self.wire = wire.fileno()  # the child's end, by the child's numbers
         self._inner = inner.fileno()
         self._child.host_end, self._child.wire = self._host.fileno(), self.wire
-        self._inward, self._outward = list[str](), list[str]()  # names of what is in the hatch
+        self._inward, self._outward = list[str](), list[str]()  # names of what is in the channel
         self._strings: list[Any] = []  # what C points to
         self._exec: tuple[Any, ...] = ()  # the call that ``execute`` asked for
         self._dumpable = C.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
@@ -158,7 +158,7 @@ class Child:
 
     def give(self, name: str, fd: int) -> None:
         """Hand the child a copy of a descriptor of ours: ``taken`` is where it finds it."""
-        send_descriptor(self._hatch.fileno(), fd)
+        send_descriptor(self._channel.fileno(), fd)
         self._inward.append(name)
 
     def taken(self) -> dict[str, int]:
@@ -174,7 +174,7 @@ class Child:
     def handed_out(self) -> dict[str, int]:
         """What the child handed out since we last asked."""
         names, self._outward = self._outward, []
-        return {name: receive_descriptor(self._hatch.fileno()) for name in names}
+        return {name: receive_descriptor(self._channel.fileno()) for name in names}
 
     def hear(self) -> bytes:
         """What the program says on the wire: one message, or b"" when no copy of its end is open
@@ -192,7 +192,7 @@ class Child:
         """The child has executed its program, or is dead: free what was there for the two of us.
 
         "Not dumpable" (kernel/process.py) belongs to the memory, so it was ours, too: prctl(2)."""
-        for end in (self._host, self._hatch, *self._childs_ends):
+        for end in (self._host, self._channel, *self._childs_ends):
             end.close()
         C.child_free(self._child)
         if C.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != self._dumpable == 1:

@@ -1,15 +1,15 @@
-"""The bundle: what `run` imports, in one file, in the order in which it can be executed.
+"""Preload: what `run` imports, in one file, in the order in which it can be executed.
 
 An import is more than running a module: folders of the path are searched, dates compared, names
 entered in half a dozen tables.  That takes some 300 000 instructions before the module's first line
-(callgrind), and `run` imports sixty.  So the installer writes their bytecode one behind the other,
-each after those it imports, and the launcher executes it from top to bottom: every ``import`` in
-it then finds what it wants in ``sys.modules``.
+(callgrind), and `run` imports more than sixty.  So the installer writes their bytecode one behind
+the other, each after those it imports, and the launcher executes it from top to bottom: every
+``import`` in it then finds what it wants in ``sys.modules``.
 
-The bundle is a copy.  If one of the sources has another size or date than the one it was made of,
+That file is a copy.  If one of the sources has another size or date than the one it was made of,
 or if there is none, or it cannot be read, nothing is loaded, and imports do their work.
 
-By hand:   rm minicontainer/__pycache__/run.*.bundle      (make install brings it back)
+By hand:   rm minicontainer/__pycache__/run.*.preload      (make install brings it back)
 Sources:   docs.python.org/3/reference/import.html, docs.python.org/3/library/marshal.html
 """
 
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 
-#: whatever these import is in the bundle; a test compares it with what a real `run` loads
+#: whatever these import is in the file; a test compares it with what a real `run` loads
 ROOTS = (
     "cli.main", "cli.run", "cli.names", "compose", "image.sources", "image.store", "image.ready",
     "runtime", "signals", "kernel.seccomp_cache", "kernel.limitevents",
@@ -30,11 +30,11 @@ ROOTS = (
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 #: bytecode is one Python's own, so the file is named after it
-FILE = f"{_HERE}/__pycache__/run.{sys.implementation.cache_tag}.bundle"
+FILE = f"{_HERE}/__pycache__/run.{sys.implementation.cache_tag}.preload"
 
 
 def load(file: str) -> bool:
-    """Execute the bundle, unless it is not what an import would find; was it executed?
+    """Execute the file, unless it is not what an import would find; was it executed?
 
     tools/install writes this function into the launcher, word for word: it imports for itself."""
     import marshal
@@ -67,7 +67,7 @@ def load(file: str) -> bool:
 
 
 def write(file: str = FILE) -> None:
-    """Make the bundle.  In a fresh interpreter: what is imported already has lost its order."""
+    """Make the file.  In a fresh interpreter: what is imported already has lost its order."""
     import marshal
     from importlib import import_module
     from importlib.machinery import SourceFileLoader

@@ -1,4 +1,4 @@
-"""bundle.py: what it holds is what a run imports, and it is executed only if it is what it was."""
+"""preload.py: what it holds is what a run imports, and it is executed only if it is what it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minicontainer import bundle
+from minicontainer import preload
 from tests.support import CHECKOUT
 from tests.unit.mutants import fails, mutant
 
@@ -28,9 +28,9 @@ def python(program: str, env: dict[str, str] | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of this checkout."""
-    file = tmp_path_factory.mktemp("bundle") / "bundle"
-    python(f"from minicontainer import bundle; bundle.write({str(file)!r})")
+    """One of this checkout."""
+    file = tmp_path_factory.mktemp("preload") / "preload"
+    python(f"from minicontainer import preload; preload.write({str(file)!r})")
     return file
 
 
@@ -39,7 +39,7 @@ def names(file: Path) -> list[str]:
 
 
 # What is imported by a C module, or is none of the way to the clone
-BESIDE = {"minicontainer._libc", "minicontainer._libc.lib", "minicontainer.bundle"}
+BESIDE = {"minicontainer._libc", "minicontainer._libc.lib", "minicontainer.preload"}
 
 
 @pytest.mark.requires_root
@@ -56,10 +56,10 @@ def test_it_holds_what_a_run_imports(made, busybox):
 def test_each_module_stands_behind_those_it_imports(made):
     """By doing it: with all but the standard library and _libc out of reach."""
     program = (
-        f"from minicontainer import bundle; del sys.modules['minicontainer']; "
+        f"from minicontainer import preload; del sys.modules['minicontainer']; "
         f"imports = []; "
         f"sys.addaudithook(lambda event, args: event == 'import' and imports.append(args[0])); "
-        f"assert bundle.load({str(made)!r}); "
+        f"assert preload.load({str(made)!r}); "
         f"print(*(name for name in imports if name.startswith('minicontainer')))"
     )
     assert set(python(program).split()) <= BESIDE
@@ -67,8 +67,8 @@ def test_each_module_stands_behind_those_it_imports(made):
 
 def test_its_modules_are_like_any_other(made):
     program = (
-        f"from minicontainer import bundle; del sys.modules['minicontainer']; "
-        f"bundle.load({str(made)!r}); import minicontainer; "
+        f"from minicontainer import preload; del sys.modules['minicontainer']; "
+        f"preload.load({str(made)!r}); import minicontainer; "
         f"from minicontainer.cli import images; from minicontainer import Container; "
         f"from minicontainer.kernel import clone; import inspect; "
         f"print(clone.__spec__.name, clone.__package__, clone.__file__); "
@@ -78,9 +78,9 @@ def test_its_modules_are_like_any_other(made):
     assert python(program) == f"minicontainer.kernel.clone minicontainer.kernel {file}\nA con\n"
 
 
-def check_stale(tmp_path: Path, module=bundle) -> None:
+def check_stale(tmp_path: Path, module=preload) -> None:
     """A source that has changed, in size or in date, or is gone: nothing is executed."""
-    source, file = tmp_path / "planted.py", tmp_path / "bundle"
+    source, file = tmp_path / "planted.py", tmp_path / "preload"
     source.write_text("")
     status = source.stat()
     code = compile("raise SystemExit('executed')", "planted", "exec")
@@ -89,14 +89,14 @@ def check_stale(tmp_path: Path, module=bundle) -> None:
         assert module.load(str(file)) is False
     source.unlink()
     assert module.load(str(file)) is False
-    file.write_bytes(b"\xe3 no bundle")
+    file.write_bytes(b"\xe3 nothing")
     assert module.load(str(file)) is False
     file.unlink()
     assert module.load(str(file)) is False
     assert "planted" not in sys.modules
 
 
-def test_a_bundle_that_is_not_what_an_import_would_find(tmp_path):
+def test_a_file_that_is_not_what_an_import_would_find(tmp_path):
     check_stale(tmp_path)
 
 
@@ -108,9 +108,9 @@ def test_a_bundle_that_is_not_what_an_import_would_find(tmp_path):
         ("except (OSError, ValueError, EOFError, TypeError):", "except KeyError:"),
     ],
 )
-def test_the_check_on_stale_bundles_can_fail(tmp_path, old, new):
+def test_the_check_on_stale_files_can_fail(tmp_path, old, new):
     try:
-        fails(check_stale, tmp_path, mutant(bundle, old, new))
+        fails(check_stale, tmp_path, mutant(preload, old, new))
     except SystemExit:
         pass  # it was executed
     sys.modules.pop("planted", None)
@@ -120,5 +120,5 @@ def test_the_launcher_takes_it(made, launcher, tmp_path):
     """Its text has the function, and the name that the installer writes to."""
     text = launcher.read_text()
     assert "def load(file: str) -> bool:" in text
-    assert f"{os.path.dirname(bundle.FILE)}/run." in text
+    assert f"{os.path.dirname(preload.FILE)}/run." in text
     assert 'if sys.argv[1:2] == ["run"]:' in text
