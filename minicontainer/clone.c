@@ -35,7 +35,7 @@ struct child {
     uint64_t turn;        /* the Python function to call: a PyObject * */
     void *state;          /* the child's own PyThreadState: ours stays as it is, whatever happens */
     char *stack;
-    sigset_t mask;        /* of signals: what ours was when the child was born */
+    uint64_t mask;        /* of signals: what its program starts with, unless a step says more */
     /* What to execute at the end of a turn; argv NULL: nothing yet. */
     int program;          /* a descriptor for execveat(2), or AT_FDCWD: then it is `path` */
     const char *path;
@@ -44,6 +44,7 @@ struct child {
     int error;            /* execve(2) failed with this errno */
     int left;             /* execve(2) has been called: if the child is gone, that is why */
     int busy;             /* it is in Python: if it is gone, it was killed there */
+    int failed;           /* Python could not even begin its turn */
 };
 
 /* Python's private notion of who holds the interpreter lock in this thread. */
@@ -63,18 +64,18 @@ extern int PyUnstable_ThreadState_SetStackProtection(PyThreadState *, void *, si
 static void execute(struct child *me)
 {
     int flags = me->program == AT_FDCWD ? 0 : AT_EMPTY_PATH, error;
-    sigset_t mask;
+    uint64_t mask;
 
     /* Still blocked since birth (all but SIGKILL)?  A program inherits what its runtime had. */
-    if (!pthread_sigmask(SIG_SETMASK, NULL, &mask) && sigismember(&mask, SIGTERM) == 1)
-        pthread_sigmask(SIG_SETMASK, &me->mask, NULL);
+    if (!syscall(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &mask, 8) && mask & 1 << (SIGTERM - 1))
+        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &me->mask, NULL, 8);
     me->left = 1;
     syscall(SYS_execveat, me->program, me->path, me->argv, me->envp, flags);
     error = errno;
     if (me->path_again && (error == EPERM || error == EACCES || error == ENOSYS))
         execve(me->path_again, (char *const *)me->argv, (char *const *)me->envp);
     me->error = error; /* still here */
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
     me->left = 0;
     me->argv = NULL;
 }
@@ -92,8 +93,10 @@ __attribute__((noreturn, used)) static void child_lives(struct child *me)
         me->busy = 1;
         PyEval_RestoreThread(me->state);
         PyObject *nothing = PyObject_CallObject((PyObject *)(uintptr_t)me->turn, NULL);
-        if (!nothing)
-            PyErr_Clear(); /* clone.py's function catches whatever is raised */
+        if (!nothing) { /* clone.py's function catches what is raised in it, so it never began */
+            PyErr_Clear();
+            me->failed = 1;
+        }
         Py_XDECREF(nothing);
         PyEval_SaveThread();
         me->busy = 0;
@@ -149,11 +152,11 @@ static long clone3_to_child(struct clone_args *args, struct child *child)
     return result;
 }
 
-/* Make the child: its pid, or -errno.  It waits for its first turn. */
+/* Make the child: its pid, or -errno.  It waits for its first turn.  Of our signal handlers it gets
+   none; nor may they run in it before it is born, for it has our memory, but it is not us.  So our
+   caller has blocked all signals, and they stay blocked in the child until its program runs. */
 static long child_start(struct child *child, uint64_t flags, int cgroup)
 {
-    /* Of our signal handlers the child gets none; nor may they run in it before it is born: it
-       has our memory, but it is not us.  So every signal is blocked, until its program runs. */
     struct clone_args args = {
         .flags = flags | CLONE_VM | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         .pidfd = (uint64_t)(uintptr_t)&child->pidfd,
@@ -162,40 +165,78 @@ static long child_start(struct child *child, uint64_t flags, int cgroup)
         .stack_size = STACK,
         .cgroup = cgroup,
     };
-    sigset_t every;
-    long pid;
 
-    sigfillset(&every);
-    pthread_sigmask(SIG_SETMASK, &every, &child->mask);
-    pid = clone3_to_child(&args, child);
-    pthread_sigmask(SIG_SETMASK, &child->mask, NULL);
-    return pid;
+    return clone3_to_child(&args, child);
 }
 
-/* Give the child its turn and sleep meanwhile.  1: it has come back to wait for another.
-   0: it has left our memory, by executing its program or by dying. */
+/* Has somebody asked us to end?  The signal is blocked, so it waits. */
+static int asked_to_end(void)
+{
+    static const int asking[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+    sigset_t waiting;
+
+    sigpending(&waiting);
+    for (unsigned i = 0; i < sizeof asking / sizeof *asking; i++)
+        if (sigismember(&waiting, asking[i]) == 1)
+            return 1;
+    return 0;
+}
+
+static struct sigaction alarm_before;
+
+static void give_up(int signal)
+{
+    static const char words[] =
+        "minicontainer: the container's first process was killed while it held the interpreter's "
+        "lock, and nobody can take it back: this process ends; the next command cleans up\n";
+
+    (void)signal;
+    if (write(2, words, sizeof words - 1) < 0)
+        _exit(125);
+    _exit(125);
+}
+
+/* Give the child its turn and sleep meanwhile, with all signals blocked: a handler would ask the
+   interpreter, in which the child is, to call its Python half.
+   1: it has come back to wait for another.  0: it has left our memory, by executing its program or
+   by dying.  -1: it died in the middle of Python; child_recovered() is to be called next. */
 static int child_turn(struct child *child)
 {
-    sigset_t every, before;
+    struct pollfd wire = { .fd = child->host_end, .events = POLLIN };
+    struct sigaction ending = { .sa_handler = give_up };
     char words[2];
     ssize_t size = -1;
+    sigset_t set;
 
-    /* A handler would ask the interpreter, in which the child is, to call its Python half. */
-    sigfillset(&every);
-    pthread_sigmask(SIG_SETMASK, &every, &before);
     if (send(child->host_end, "t", 1, MSG_NOSIGNAL) == 1) {
+        /* One that is stopped, frozen or stuck must not make us deaf to Ctrl-C. */
+        while (poll(&wire, 1, 500) == 0)
+            if (asked_to_end())
+                syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0);
         /* Peek: what the trampoline says, once it is the child's program, is for others. */
         size = recv(child->host_end, words, sizeof words, MSG_PEEK);
         if (size == 1)
             recv(child->host_end, words, 1, 0);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (size == 1)
-        return 1;
-    /* If it was killed in the middle of Python, the lock is still its: nobody else can let go. */
+    if (size == 1 || !child->busy)
+        return size == 1;
+    /* Killed in Python, it may have been between any two instructions: with the interpreter's
+       lock, which nobody else can let go, or in the middle of taking it, which nobody can mend. */
+    sigaction(SIGALRM, &ending, &alarm_before);
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    alarm(2);
     if (current_state() == child->state)
         PyEval_SaveThread();
-    return 0;
+    return -1;
+}
+
+/* Back in Python: the lock could be taken. */
+static void child_recovered(void)
+{
+    alarm(0);
+    sigaction(SIGALRM, &alarm_before, NULL);
 }
 
 static void *spare; /* the stack of a child that has left: its pages need not be found again */

@@ -17,13 +17,13 @@ are undone, last first.
 
 from __future__ import annotations
 
-import _thread
 import gc
 import os
 import sys
 import time
 
 from minicontainer import libc
+from minicontainer.deaf import Deaf
 from minicontainer.errors import MinicontainerError, StepFailed
 from minicontainer.kernel.clone import Child
 from minicontainer.kernel.process import kill, wait
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# One launch at a time: a second child, born now, would keep copies of the first one's wire.
-_one_at_a_time = _thread.allocate_lock()
-
 
 def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> None:
     """Run ``plan`` until its program is executing; then ``context.pid`` and ``pidfd`` are its.
@@ -45,22 +42,23 @@ def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> No
     The caller waits for it and then calls ``undo``.  On failure everything has been undone.
     Raises StepFailed, KernelError, UsageError.
     """
+    require_single_thread()
     if narrator:
         narrator.planned(plan, context)
-    with _one_at_a_time:
-        child = Child()
-        try:
-            run_each(plan.before_clone(), context, narrator)
-            _clone(plan, context, child, narrator)
-            run_each(plan.after_clone(), context, narrator)
-            _furnish(plan, context, child, narrator)
-            context.fds.update(child.handed_out())
-            _let_go(plan, context, child, narrator)
-        except BaseException:
-            abandon(plan, context)
-            raise
-        finally:
-            child.close()
+    child = Child()
+    try:
+        run_each(plan.before_clone(), context, narrator)
+        _clone(plan, context, child, narrator)
+        run_each(plan.after_clone(), context, narrator)
+        _furnish(plan, context, child, narrator)
+        context.fds.update(child.handed_out())
+        _let_go(plan, context, child, narrator)
+    except BaseException:
+        context.pid, context.pidfd = child.pid, child.pidfd
+        abandon(plan, context)
+        raise
+    finally:
+        child.close()
     if narrator:
         narrator.running(context)
 
@@ -68,10 +66,15 @@ def launch(plan: Plan, context: Context, narrator: Narrator | None = None) -> No
 def run_each(steps: list[Step], context: Context, narrator: Narrator | None) -> None:
     """Run the host's steps, one after the other."""
     for step in steps:
-        if narrator is None:
-            step.run(context)
-        else:
-            narrate(step, context, narrator, lambda step: step.run(context))
+        try:
+            if narrator is None:
+                step.run(context)
+            else:
+                narrate(step, context, narrator, lambda step: step.run(context))
+        except OSError as error:
+            failed = step_failed(step.name, error)
+            failed.message = f"step {step.name!r}: {failed.message}"
+            raise failed from error
 
 
 def narrate(
@@ -200,7 +203,6 @@ class Guarded:
 
     def __enter__(self) -> None:
         """First in line to be asked."""
-        self._thread = _thread.get_ident()
         self._collects = gc.isenabled()
         gc.disable()
         sys.meta_path.insert(0, self)
@@ -212,34 +214,48 @@ class Guarded:
             gc.enable()
 
     def find_spec(self, name: str, *_where: Any) -> None:
-        """Asked by ``import``; other threads of ours may go on."""
-        if _thread.get_ident() == self._thread:
-            raise ImportError(f"import {name}: too late, the search path leads into the container")
+        """Asked by ``import``."""
+        raise ImportError(f"import {name}: too late, the search path leads into the container")
+
+
+def require_single_thread() -> None:
+    """A child that is killed in the middle of its turn may take the interpreter's lock with it.  We
+    can mend that as long as nobody else is waiting for it; and of several threads only we would
+    stand still.  Raises MinicontainerError when this process has more than one (docs/adr/0008)."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        raise MinicontainerError(
+            f"this process has {threads} threads; a container can be launched from a "
+            "single-threaded process only",
+            "launch before starting threads, or run the minicontainer command as a subprocess",
+        )
 
 
 def abandon(plan: Plan, context: Context) -> None:
-    """After a failure: end the child, if there is one, and undo the host's steps."""
-    if context.pid:
-        kill(context.pidfd)
-        try:
-            wait(context.pidfd)
-        except ChildProcessError:
-            pass
-    undo(plan, context)
+    """After a failure: end the child, if there is one, and undo the host's steps.  Whoever is
+    impatient (a second Ctrl-C) has to wait until that is done."""
+    with Deaf():
+        if context.pid:
+            kill(context.pidfd)
+            try:
+                wait(context.pidfd)
+            except ChildProcessError:
+                pass
+        undo(plan, context)
 
 
 def undo(plan: Plan, context: Context) -> bool:
     """Undo what outlives the container: the host's steps backwards, each whatever the others do.
 
-    A step that fails to undo is reported with context.warn, makes the answer False, and does not
-    stop the rest."""
+    A step that fails to undo is reported with context.warn, makes the answer False (and is noted in
+    ``context.left_behind``), and does not stop the rest."""
     whole = True
     for step in reversed([s for s in plan if s.side == HOST]):
         try:
             step.undo(context)
         except (OSError, MinicontainerError) as error:
             context.warn(f"left behind by step {step.name!r}: {error}")
-            whole = False
+            whole, context.left_behind = False, True
     if context.pidfd >= 0:
         os.close(context.pidfd)
         context.pidfd = -1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 
-from minicontainer.errors import KernelError
+from minicontainer.errors import CannotExecute, KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,3 +175,14 @@ def encode(text: str | bytes | None) -> Any:
     if text is None:
         return NULL
     return os.fsencode(text)
+
+
+def c_string(text: str) -> Any:
+    """A ``char[]`` for an exec.  Raises CannotExecute for what C cannot hold."""
+    try:
+        string = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise CannotExecute(f"exec: {text!r} has no bytes in this encoding") from None
+    if b"\0" in string:  # C would take the part before it for the whole
+        raise CannotExecute(f"exec: {text!r} holds a NUL byte")
+    return ffi.new("char[]", string)

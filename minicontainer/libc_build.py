@@ -62,12 +62,14 @@ struct child {
     int program;
     const char *path, *path_again;
     const char **argv, **envp;
-    int error, left;
+    int error, left, failed;
+    uint64_t mask;
     ...;
 };
 int child_prepare(struct child *child);
 long child_start(struct child *child, uint64_t flags, int cgroup);
 int child_turn(struct child *child);
+void child_recovered(void);
 void child_free(struct child *child);
 """
 

@@ -19,6 +19,7 @@ import time
 
 from minicontainer.errors import MinicontainerError, UsageError
 from minicontainer.look import differences, look, suspects
+from minicontainer.pause import Pause
 from minicontainer.step import CLONE, Context, Narrator, Plan, Step
 from minicontainer.story import by_hand, cut, phases, printable, where, why
 
@@ -243,28 +244,6 @@ def make_explainer(level: int = 1, pause: bool = False, form: str = "text") -> E
         return JsonExplainer(level, wait)
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
     return TextExplainer(level, wait, colour=not plain and os.isatty(2))
-
-
-class Pause:
-    """Waits for Enter at the terminal, even where standard input is the container's."""
-
-    def __init__(self) -> None:
-        try:
-            self._terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
-        except OSError as error:
-            raise UsageError(
-                f"--pause has nobody to wait for: no terminal ({error.strerror})"
-            ) from None
-
-    def __call__(self) -> None:
-        """Until Enter; "c" and Enter: go on without pausing."""
-        if self._terminal < 0:
-            return
-        os.write(self._terminal, b"-- Enter: the next step; c, Enter: all of them -- ")
-        answer = os.read(self._terminal, 1024)
-        if not answer or answer.strip() == b"c":
-            os.close(self._terminal)
-            self._terminal = -1
 
 
 def shorten(lines: list[str], most: int) -> list[str]:

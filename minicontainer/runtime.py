@@ -11,6 +11,7 @@ Leaving the ``with`` block ends the container if it still runs and removes all t
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
 
@@ -18,7 +19,7 @@ from minicontainer import state
 from minicontainer.cgrouptree import home
 from minicontainer.errors import MinicontainerError
 from minicontainer.kernel import process
-from minicontainer.launch import launch, undo
+from minicontainer.launch import abandon, launch, undo
 from minicontainer.plan import Place, plan
 from minicontainer.spec import Spec
 from minicontainer.step import Context, Narrator, Plan
@@ -153,7 +154,9 @@ class Container:
             if not used:  # it began with zeros; the program need not wait while we look further up
                 self._events = self._count().fresh()
         except BaseException:
-            claim.release()
+            if self.pidfd >= 0:  # it runs, and could not be put on record
+                abandon(self.plan, self._context)
+            claim.release(clean=not self._context.left_behind)
             raise
         self._claim = claim
         return self
@@ -231,6 +234,10 @@ def run(
     the very end, with each line of the post-mortem."""
     from minicontainer.signals import CaughtSignals, forward_caught
 
+    if (
+        _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN
+    ):  # inherited: then nobody can be waited for
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     stdio = (0 if interactive else -1, 1, 2)
     container = Container(
         spec, container_id=container_id, name=name, image=image, stdio=stdio, without=without,

@@ -74,7 +74,7 @@ class Claim:
         Not ``clean``: something is left of it.  The directory stays, for the next sweep to try."""
         if clean:
             _forget(self.id, self.name)
-        os.close(self.fd)
+        _unlock(self.fd)
 
 
 def append(container_id: str, **facts: str) -> None:
@@ -114,7 +114,7 @@ def claim(container_id: str, name: str, say: Callable[[str], None]) -> Claim:
             raise
         return held
     finally:
-        os.close(everyone)
+        _unlock(everyone)
 
 
 def _take_name(container_id: str, link: str) -> None:
@@ -199,7 +199,7 @@ def all_facts(say: Callable[[str], None]) -> dict[str, dict[str, str]]:
         sweep(say)  # as every command does
         entries = [e for e in os.listdir(root) if e not in ("lock", "names")]
     finally:
-        os.close(everyone)
+        _unlock(everyone)
     return {e: facts for e in entries if not e.endswith(GONE) and (facts := read_facts(e))}
 
 
@@ -247,6 +247,12 @@ def _forget(container_id: str, name: str) -> None:
     except FileNotFoundError:
         return
     remove_tree(f"{root}/{container_id}{GONE}")
+
+
+def _unlock(fd: int) -> None:
+    """flock(2) LOCK_UN: a process that was forked from ours meanwhile may have a copy of ``fd``."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
 
 
 def _lock(path: str) -> int:

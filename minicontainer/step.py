@@ -159,11 +159,10 @@ class Context:
         self.id = container_id
         #: /run/minicontainer/<id>: everything this container leaves on the host lies here
         self.directory = directory
-        #: the container's first process as the host sees it; 0 before the clone
-        self.pid = 0
-        self.pidfd = -1
+        self.pid, self.pidfd = 0, -1  # the container's first process, as the host sees it
         #: a directory descriptor for CLONE_INTO_CGROUP, or -1
         self.cgroup_fd = -1
+        self.left_behind = False  # not all could be undone: the state stays, for a sweep
         #: no device filter stands: CAP_MKNOD is left out, and the image's nodes open nothing
         self.unfiltered = False
         #: descriptors the child closes first: what it would keep alive by holding it (locks)

@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 
+from minicontainer.deaf import Deaf
 from minicontainer.descriptors import PACKETS, receive_descriptor, send_descriptor
-from minicontainer.errors import CannotExecute, KernelError
-from minicontainer.libc import C, Flags, check, ffi
+from minicontainer.errors import KernelError
+from minicontainer.libc import C, Flags, c_string, check, ffi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,12 +107,14 @@ class Child:
         error = C.child_prepare(self._child)
         if error:
             raise KernelError("mmap", "", error, _STACK_MEANING.get(error, ""))
-        pid = C.child_start(self._child, flags, cgroup_fd)
-        ffi.errno = max(-pid, 0)
-        check(max(pid, -1), "clone3", Flags(flags | _ALWAYS, CLONE_FLAGS), meaning=_MEANING)
-        self.pid, self.pidfd = pid, self._child.pidfd
-        for end in self._childs_ends:  # with a copy open here, end-of-file would never come
-            end.close()
+        with Deaf() as deaf:
+            self._child.mask = deaf.mask
+            pid = C.child_start(self._child, flags, cgroup_fd)
+            ffi.errno = max(-pid, 0)
+            check(max(pid, -1), "clone3", Flags(flags | _ALWAYS, CLONE_FLAGS), meaning=_MEANING)
+            self.pid, self.pidfd = pid, self._child.pidfd
+            for end in self._childs_ends:  # with a copy open here, end-of-file would never come
+                end.close()
 
     def turn(self, function: Callable[[], object]) -> bool:
         """Have the child call ``function``; what that raises is raised here.
@@ -128,14 +130,19 @@ class Child:
                 raised.append(error)
 
         self._child.turn = id(call)  # in CPython, the address of the object
-        back = bool(C.child_turn(self._child))
+        with Deaf():
+            back = int(C.child_turn(self._child))
+            if back < 0:
+                C.child_recovered()
+            self.executed = bool(self._child.left)
         if raised:
             raise raised[0]
-        self.executed = bool(self._child.left)
+        if self._child.failed:
+            raise MemoryError("the child could not begin its turn")
         if self._child.error or self.executed:
             ffi.errno = self._child.error
             check(-1 if self._child.error else 0, *self._exec, meaning=_EXEC_MEANING)
-        return back
+        return back > 0
 
     def execute(
         self, program: int | str, argv: Sequence[str], envp: Sequence[str], again: str = ""
@@ -207,14 +214,3 @@ class Child:
         """The same for a ``char *[]``, with NULL at its end."""
         self._strings.append(ffi.new("char *[]", [*map(self._hold, texts), ffi.NULL]))
         return ffi.cast("const char **", self._strings[-1])
-
-
-def c_string(text: str) -> Any:
-    """A ``char[]``.  Raises CannotExecute for what C cannot hold."""
-    try:
-        string = os.fsencode(text)
-    except UnicodeEncodeError:
-        raise CannotExecute(f"exec: {text!r} has no bytes in this encoding") from None
-    if b"\0" in string:  # C would take the part before it for the whole
-        raise CannotExecute(f"exec: {text!r} holds a NUL byte")
-    return ffi.new("char[]", string)

@@ -7,13 +7,10 @@ open or make a device node, the kernel runs the program on three numbers,
 
     struct bpf_cgroup_dev_ctx { u32 access_type, major, minor; }     access << 16 | type
 
-and goes on if the answer is 1; 0 is EPERM.  So a container may make any node, as package managers
-do, and open the harmless ones.
-
+and goes on if the answer is 1; 0 is EPERM.  So it may make any node, and open the harmless ones.
 The machine is eBPF, the younger sister of seccomp's (bpf.py): eleven registers of 64 bits; r1 comes
-with a pointer to the numbers, r0 is the answer.  Before it takes a program, the kernel's verifier
-follows every way through it; then it becomes machine code.  It lives as long as someone holds it:
-first our descriptor, then the cgroup, whose rmdir is its end.
+with a pointer to the numbers, r0 is the answer.  The kernel's verifier follows every way through a
+program before it takes it.  It lives as long as someone holds it: our descriptor, then the cgroup.
 
 bpf(2); the kernel's Documentation/admin-guide/cgroup-v2.rst, "Device controller".
 By hand:   bpftool cgroup attach /sys/fs/cgroup/box device pinned /sys/fs/bpf/program multi
@@ -152,9 +149,12 @@ def bpf_prog_attach(cgroup_fd: int, program_fd: int) -> None:
 
 def _bpf(command: int, union: bytes, *shown: object) -> int:
     address = libc.address(libc.ffi.from_buffer("char[]", union))
+    for _ in range(10):  # EAGAIN: a signal has interrupted the verifier
+        result = libc.syscall("bpf", command, address, len(union))
+        if result != -1 or libc.ffi.errno != errno.EAGAIN:
+            break
     return libc.check(
-        libc.syscall("bpf", command, address, len(union)),
-        "bpf", libc.Flags(command, _COMMANDS), *shown,
+        result, "bpf", libc.Flags(command, _COMMANDS), *shown,
         meaning={
             errno.EPERM: "it takes CAP_BPF and CAP_NET_ADMIN, and no cgroup above that forbids it",
             errno.EINVAL: "this kernel was built without CONFIG_CGROUP_BPF",

@@ -183,6 +183,45 @@ def test_the_check_sees_a_step_that_undoes_nothing(
     assert host.leftovers() == []
 
 
+class Stubborn(Broken):
+    """A step that cannot be undone the first time."""
+
+    def undo(self, context: Context) -> None:
+        raise OSError(16, "busy")
+
+
+def test_what_cannot_be_undone_stays_on_record(layer: str, leaves_nothing: Host) -> None:
+    """For the next command to try again: else nobody would ever know of it."""
+    container = Container(spec_for(layer, f"stay{os.getpid()}"))
+    index, _ = next((i, s) for i, s in STEPS if type(s).__name__ == "MakeUpper")
+    container.plan = replaced(container.plan, index, Stubborn(container.plan.steps[index], True))
+    with pytest.raises(MinicontainerError, match="made to fail"):
+        container.start()
+    assert os.path.isdir(f"{state.data_root()}/containers/{container.id}")
+    said: list[str] = []
+    state.claim("f" * 64, "", said.append).release()
+    assert len(said) == 1 and "cleaned up after container" in said[0]
+
+
+def test_a_container_that_cannot_be_put_on_record_does_not_live(
+    layer: str, leaves_nothing: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full /run: the program runs already, and nobody would know."""
+    write = state.Claim.write
+
+    def full(self: state.Claim, **facts: str) -> None:
+        if "process" in facts:
+            raise OSError(28, "No space left on device")
+        write(self, **facts)
+
+    monkeypatch.setattr(state.Claim, "write", full)
+    container = Container(spec_for(layer, f"full{os.getpid()}"))
+    with pytest.raises(OSError, match="No space left"):
+        container.start()
+    with pytest.raises(ProcessLookupError):
+        os.kill(container.pid, 0)
+
+
 # Starts a container that asks to have the runtime killed in step INDEX, and waits for that.  (It
 # cannot do so itself: a process may not signal one outside its pid namespace, even by pidfd.)
 KILLER = """

@@ -339,58 +339,71 @@ def test_it_does_not_outlive_its_runtime(in_turn, after):
     assert script(ORPHAN.format(in_turn=in_turn, after=after)) == "b''"
 
 
-# ---- threads
+# ---- our own Ctrl-C
 
-
-THREADS = """
-stop = False
-def work():
-    n = 0
-    while not stop:
-        n += len([str(i) for i in range(50)])
-def launch(count):
-    for _ in range(count):
-        child = Child()
-        with one:
-            child.start(0)
-            noted = []
-            for _ in range(3):
-                assert child.turn(lambda: noted.append(os.getpid()))
-            assert noted == [child.pid] * 3
-            assert not child.turn(lambda: child.execute("/bin/true", ["true"], []))
-        assert process.wait(child.pidfd) == 0
-        child.close()
-        os.close(child.pidfd)
-one = threading.Lock()
-busy = [threading.Thread(target=work) for _ in range(2)]
-launchers = [threading.Thread(target=launch, args=(5,)) for _ in range(4)]
-for thread in busy + launchers:
-    thread.start()
-launch(5)
-for thread in launchers:
-    thread.join()
-stop = True
-for thread in busy:
-    thread.join()
-print("fine")
+STUCK = """
+child = Child()
+child.start(0)
+os.system(f"(sleep 0.3; kill -INT {os.getpid()}) &")
+try:
+    child.turn(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    print("it came back")
+except KeyboardInterrupt:
+    print("interrupted", child.executed, process.wait(child.pidfd))
 """
 
 
-def test_from_a_process_with_threads():
-    assert script(THREADS) == "fine"
+def test_a_child_that_is_stopped_does_not_make_us_deaf():
+    assert script(STUCK) == "interrupted False 137"
+
+
+INTERRUPTED = """
+from minicontainer.kernel import clone
+class Lib:
+    def __getattr__(self, name):
+        return getattr(clone_C, name)
+    def child_start(self, *words):
+        pid = clone_C.child_start(*words)
+        os.kill(os.getpid(), signal.SIGINT)
+        return pid
+clone_C, clone.C = clone.C, Lib()
+child = Child()
+try:
+    child.start(0)
+except KeyboardInterrupt:
+    print("interrupted", child.pid > 0, end(child))
+"""
+
+
+def test_ctrl_c_during_the_clone_waits_until_the_child_is_known():
+    assert script(INTERRUPTED) == "interrupted True 137"
+
+
+HEARING = """
+from minicontainer.kernel import clone
+class Hearing:
+    mask = 0
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        pass
+clone.Deaf = Hearing
+"""
 
 
 # ---- mutants of the C half
 
 
-def mutant(folder: Path, old: str, new: str) -> Path:
+def mutant(folder: Path, *changes: tuple[str, str]) -> Path:
     """A folder with a copy of the package whose clone.c is broken."""
     import shutil
 
     shutil.copytree(CHECKOUT / "minicontainer", folder / "minicontainer")
     source = (folder / "minicontainer/clone.c").read_text()
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in clone.c"
-    (folder / "minicontainer/clone.c").write_text(source.replace(old, new))
+    for old, new in changes:
+        assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in clone.c"
+        source = source.replace(old, new)
+    (folder / "minicontainer/clone.c").write_text(source)
     subprocess.run(
         [sys.executable, "-m", "minicontainer.libc_build"], cwd=folder, check=True,
         capture_output=True,
@@ -399,22 +412,25 @@ def mutant(folder: Path, old: str, new: str) -> Path:
 
 
 def test_the_check_on_killed_children_can_fail(tmp_path):
-    """Nobody lets go of the interpreter's lock: it hangs."""
-    broken = mutant(tmp_path, "if (current_state() == child->state)", "if (0)")
+    """Nobody lets go of the interpreter's lock: then we do not hang, but end, and say why."""
+    kept = ("if (current_state() == child->state)", "if (0)")
+    with pytest.raises(AssertionError, match=r"125: minicontainer: .* held the interpreter's lock"):
+        check_killed(mutant(tmp_path / "one", kept))
     with pytest.raises(AssertionError, match="it hangs"):
-        check_killed(broken, patience=5)
+        check_killed(mutant(tmp_path / "two", kept, ("    alarm(2);\n", "")), patience=6)
 
 
-def test_the_check_on_signals_can_fail(tmp_path):
-    """Born without the mask, it takes its signals, and dies by them, having no handler of ours."""
-    old = "sigfillset(&every);\n    pthread_sigmask(SIG_SETMASK, &every, &child->mask);"
-    broken = mutant(tmp_path, old, old.replace("sigfillset", "sigemptyset"))
-    words = script(SIGNALS.format(whom="os.getpid()", expected="['turn is over']"), broken, 20)
-    assert words != "True  137"
+def test_the_checks_on_signals_can_fail(tmp_path):
+    """Not deaf, our handler runs wherever Python is; and Ctrl-C comes before the child is known."""
+    ours = SIGNALS.format(whom="os.getppid()", expected="['turn is over', os.getpid()]")
+    assert script(HEARING + ours) != "True  137"
+    assert "True" not in script(HEARING + INTERRUPTED)
+    broken = mutant(tmp_path, ("if (asked_to_end())", "if (0)"))
+    assert script(STUCK, broken, 5) == "it hangs"
 
 
 def test_the_check_on_orphans_can_fail(tmp_path):
-    broken = mutant(tmp_path, "    close(me->host_end);", "    ;")
+    broken = mutant(tmp_path, ("    close(me->host_end);", "    ;"))
     assert script(ORPHAN.format(in_turn=False, after="pass"), broken, 5) == "it hangs"
     subprocess.run(["true"], check=True)
 

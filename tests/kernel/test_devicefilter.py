@@ -197,7 +197,7 @@ def test_where_it_stands() -> None:
     steps = plan(spec_for(), Place("x", "/scratch")).steps
     kinds = [type(step).__name__ for step in steps]
     at = kinds.index("FilterDevices")
-    assert kinds[at - 1] == "MakeCgroup"
+    assert kinds[at - 2 : at] == ["MakeCgroup", "CountResources"]
     assert all(step.side != CLONE for step in steps[: at + 1])
 
 

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from minicontainer import launch as launch_
 from minicontainer.errors import KernelError, MinicontainerError, StepFailed, UsageError
 from minicontainer.kernel import process
+from minicontainer.kernel.clone import Child
 from minicontainer.step import CLONE, CONTAINER, HOST, Context, Narrator, Plan, Step
 from tests.support import descriptors
 from tests.unit.mutants import fails, mutant
@@ -153,8 +155,8 @@ def whole(log: Path) -> Plan:
     )
 
 
-AFTER = "            run_each(plan.after_clone(), context, narrator)\n"
-FURNISH = "            _furnish(plan, context, child, narrator)\n"
+AFTER = "        run_each(plan.after_clone(), context, narrator)\n"
+FURNISH = "        _furnish(plan, context, child, narrator)\n"
 ORDER = """\
 first in host
 second in host
@@ -300,8 +302,8 @@ def test_the_child_imports_nothing(tmp_path):
 
 
 def test_the_check_on_imports_can_fail(tmp_path):
-    old = "if _thread.get_ident() == self._thread:"
-    fails(check_no_import, mutant(launch_, old, "if False:"), tmp_path)
+    old = '        raise ImportError(f"import {name}: too late'
+    fails(check_no_import, mutant(launch_, old, old.replace("raise ", "")), tmp_path)
     fails(check_no_import, mutant(launch_, "sys.meta_path.insert(0", "[].insert(0"), tmp_path)
 
 
@@ -488,6 +490,7 @@ def check_undo(log, module=launch_):
     )
     made = context()
     assert module.undo(plan, made) is False
+    assert made.left_behind
     assert log.read_text() == "undo last\nundo first\n"
     assert [line.split(":")[0] for line in made.said] == [
         "left behind by step 'kernel'", "left behind by step 'os'",
@@ -503,9 +506,56 @@ def test_undo_goes_on_after_a_failure(log):
     ("old", "new"),
     [
         ("except (OSError, MinicontainerError) as", "except KeyError as"),
-        ("            whole = False\n", ""),
+        ("            whole, context.left_behind = False, True\n", ""),
+        ("whole, context.left_behind = False, True", "whole = False"),
         ("            context.warn(f\"left behind by step {step.name!r}: {error}\")\n", ""),
     ],
 )  # fmt: skip
 def test_the_check_on_undo_can_fail(log, old, new):
     fails(check_undo, log, mutant(launch_, old, new))
+
+
+def test_interrupted_just_after_the_clone(monkeypatch, log):
+    """Ctrl-C as soon as it may come: the child is there, and must not stay (the fixture looks)."""
+    start = Child.start
+
+    def interrupted(self, *words):
+        start(self, *words)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Child, "start", interrupted)
+    made = context()
+    with pytest.raises(KeyboardInterrupt):
+        launch_.launch(whole(log), made)
+    assert made.pid > 0, "it was known"
+
+
+def test_an_error_on_the_host_says_in_which_step(tmp_path):
+    """Also one that is Python's own."""
+    step = Do("score", HOST, raiser(PermissionError(errno.EACCES, "Permission denied")))
+    error, _ = fail(Plan(step, Become()))
+    assert (error.message, error.step) == ("step 'score': Permission denied", "score")
+
+
+# ---- threads
+
+
+def check_threads(log, module):
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with pytest.raises(MinicontainerError, match="2 threads"):
+            run(Plan(Note("first", HOST, str(log)), Become()), module)
+        assert log.read_text() == "", "refused before anything is made"
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_process_with_threads_is_refused(log):
+    check_threads(log, launch_)
+
+
+def test_the_check_on_threads_can_fail(log):
+    fails(check_threads, log, mutant(launch_, "if threads > 1:", "if threads > 9:"))
