@@ -234,12 +234,18 @@ def check_top(cli: Cli) -> None:
         assert [mine[0], mine[2], mine[6]] == [user, parent, cpu]
     now = time.time()
     assert first[4] in {time.strftime("%H:%M", time.localtime(now - ago)) for ago in (0, 30, 60)}
-    by_ps = cli("top", "web", "-eo", "pid,args").out.splitlines()
-    assert [line.split() for line in by_ps] == [
-        ["PID", "COMMAND"], [first[1], "sleep", "601"], [second[1], "sleep", "600"],
-    ]  # fmt: skip
+    # as one knows it, and without -e, where ps alone would list the caller's own terminal; and
+    # with an option that does not go with the -q of ps(1)
+    for options in (["-eo"], ["-o"], ["--forest", "-eo"]):
+        by_ps = cli("top", "web", *options, "pid,args").out.splitlines()
+        assert sorted(re.sub(r"[|\\]_?", "", line).split() for line in by_ps[1:]) == sorted(
+            [[first[1], "sleep", "601"], [second[1], "sleep", "600"]]
+        ), options
+        assert by_ps[0].split() == ["PID", "COMMAND"]
     assert "Couldn't find PID field" in cli("top", "web", "-eo", "args").err
     assert cli("top", "web", "--nonsense").status == 1
+    nobody = cli("top", "web", "-o", "pid", "-p", str(os.getpid()))
+    assert (nobody.status, nobody.out, "shows none of its processes" in nobody.err) == (1, "", True)
     assert cli("top").status == 125
 
 
@@ -255,6 +261,9 @@ def test_top_tells_both_numbers(busybox: Cli) -> None:
         ("(major - 136) * 256 + minor", "0"),
         ("user_name(int(lines", "str(int(lines"),
         ("for line in lines if int(line.split()[column]) in pids", "for line in lines"),
+        ("ask(f\"-q{','.join(map(str, pids))}\")", "ask()"),
+        ("            done = ask()", "            pass"),
+        ("    if not found:\n", "    if False:\n"),
         ("    for pid in pids:", "    for pid in pids[:1]:"),
     ],
 )
