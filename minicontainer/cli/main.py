@@ -136,6 +136,13 @@ def command(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
         return help_command
     import difflib
 
+    from minicontainer.cli import missing
+
+    what, meanwhile = missing.verb(verb)
+    if what:
+        raise UsageError(
+            f"{verb} is not supported yet: {what}", meanwhile or "see 'minicontainer --help'"
+        )
     near = difflib.get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     what = "unknown flag" if verb.startswith("-") else "unknown command"

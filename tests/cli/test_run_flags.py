@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer.cli import main as cli_main
-from minicontainer.cli import rare, request
+from minicontainer.cli import missing, rare, request
 from minicontainer.cli.main import VERBS, command, main
 from minicontainer.cli.names import name_for
 from minicontainer.cli.request import Request, read
@@ -431,6 +431,52 @@ def test_unknown_verbs(cli):
     done = cli("--foo", "run")
     assert (done.status, done.out) == (125, "")
     assert done.err.startswith("minicontainer: unknown flag: minicontainer --foo\n")
+
+
+# docker --help, version 28, with those of Docker Desktop's that everybody has heard of
+DOCKERS_VERBS = """
+    attach build builder buildx checkpoint commit compose config container context cp create diff
+    events exec export history image images import info inspect kill load login logout logs manifest
+    network node pause plugin port ps pull push rename restart rm rmi run save search secret
+    service stack start stats stop swarm system tag top trust unpause update version volume wait
+""".split()
+
+
+def check_dockers_verbs(module=cli_main, words=missing):
+    """Each is there, or said not to be; and never both."""
+    for verb in DOCKERS_VERBS:
+        what, meanwhile = words.verb(verb)
+        assert bool(what) != (verb in VERBS), verb
+        if what:
+            with pytest.raises(UsageError) as told:
+                module.command([verb, "x"])
+            assert told.value.exit_code == 125
+            assert told.value.message == f"{verb} is not supported yet: {what}"
+            assert meanwhile in told.value.hint and "did you mean" not in told.value.hint
+    named = [name for names, *_ in words.VERBS for name in names]
+    assert sorted(named) == sorted(set(DOCKERS_VERBS) - set(VERBS))
+    assert words.verb("rnu") == ("", "")
+
+
+def test_a_verb_that_is_known_is_never_unknown(cli):
+    check_dockers_verbs()
+    done = cli("stop", "web")
+    assert (done.status, done.out) == (125, "")
+    assert "kill -s TERM NAME" in done.err and "did you mean" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (cli_main, "missing.verb(verb)", 'missing.verb("")'),
+        (cli_main, "{verb} is not supported yet", "unknown command: {verb}"),
+        (missing, '(("rm",), _GONE', '(("ps",), _GONE'),
+        (missing, '"pull", "push", ', '"pull", '),
+    ],
+)
+def test_the_check_on_known_verbs_can_fail(module, old, new):
+    broken = mutant(module, old, new)
+    fails(check_dockers_verbs, *((broken,) if module is cli_main else (cli_main, broken)))
 
 
 def test_an_escape_sequence_does_not_reach_the_terminal(cli):
