@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.cli import statsview
 from tests.support import CHECKOUT, Cli, Host
 from tests.unit.mutants import fails
 
@@ -534,13 +535,23 @@ def check_live(cli: Cli) -> None:
     child.expect("\x1b\\[J\x1b\\[H")
     child.expect("\x1b\\[J")
     assert "late" in child.before and "one " not in child.before
-    child.setwinsize(24, 40)
-    child.expect("\x1b\\[J\x1b\\[H")
-    child.expect("\x1b\\[J\x1b\\[H")
-    child.expect("\x1b\\[J")
-    assert max(len(line.split("\x1b")[0]) for line in child.before.split("\r\n")) <= 40
+    for width in (80, 20):
+        child.setwinsize(24, width)
+        child.expect("\x1b\\[J\x1b\\[H")
+        child.expect("\x1b\\[J\x1b\\[H")
+        child.expect("\x1b\\[J")
+        lines = [line.split("\x1b")[0] for line in child.before.split("\r\n")]
+        assert max(map(len, lines)) <= width
+        if width == 80:  # every column is there, and every reason to its end
+            words = " ".join(" ".join(lines).split())
+            for heading, _ in statsview.COLUMNS:
+                assert heading in words
+            for reason in json.loads(cli("stats", "--no-stream", "--json", "late").out)["Missing"]:
+                assert reason in words
     child.sendintr()
     child.expect(pexpect.EOF)
+    assert child.before.replace("^C", "").endswith("\r\n")
+    assert child.before.rpartition("\x1b[J")[2].endswith("^C\r\n")
     child.close()
     assert child.exitstatus == 130
     assert "Traceback" not in child.before
@@ -555,6 +566,12 @@ def test_the_live_view(busybox: Cli) -> None:
     [
         ("cli/statsview.py", "{line[:columns]}", "{line}"),
         ("cli/statsview.py", 'f"\\x1b[H{text}', 'f"{text}'),
+        ("cli/statsview.py", "*folded(missing, columns)", "*missing.splitlines()"),
+        (
+            "cli/stats.py",
+            "        if sys.stdout.isatty():\n            print()",
+            "        if False:\n            pass",
+        ),
         ("cli/stats.py", "    while True:\n", "    for _ in range(2):\n"),
     ],
 )
