@@ -31,7 +31,7 @@ Verbs:
   stats    What containers use: memory, CPU, I/O, and how long they wait
   top      The processes of a container
   pause    Stop all processes of containers where they stand
-  unpause  Let them go on
+  unpause  Let paused containers go on
   update   Change limits of running containers
   kill     Send a signal to containers, or end them
   cgroup   Which devices a container may use

@@ -37,8 +37,16 @@ PS = Table("ps", "[FLAGS]", (
         ("quiet", "q", "switch", "", "Only ids"),
         HELP,
     )),
-), explain_unknown=explain_unknown)  # fmt: skip
-TOP = Table("top", "CONTAINER [OPTIONS OF PS]", (("Flags", (HELP,)),))
+), explain_unknown=explain_unknown, about="List the containers")  # fmt: skip
+TOP = Table(
+    "top",
+    "CONTAINER [OPTIONS OF PS]",
+    (("Flags", (HELP,)),),
+    about="""\
+The processes of a container
+
+With options ps(1) tells, and must show the column PID: top NAME -o pid,rss,args""",
+)
 
 COLUMNS = (
     ("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"),

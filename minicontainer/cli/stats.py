@@ -32,7 +32,7 @@ STATS = Table("stats", "[FLAGS] [CONTAINER...]", (
         ("no-trunc", "", "switch", "", "Ids in full"),
         HELP,
     )),
-))  # fmt: skip
+), about="What containers use: memory, CPU, I/O, and how long they wait")  # fmt: skip
 
 FIRST, EACH = 0.25, 1.0  # seconds between two readings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sysconfig
@@ -301,6 +302,18 @@ def test_refused_mutants(old, new):
     fails(check_refused, mutant(request, old, new))
 
 
+def check_short_name(module):
+    """docker's words, of which none is about one letter being too few."""
+    with pytest.raises(UsageError) as told:
+        module.read(["--name", "k", "x"], ID, {})
+    assert told.value.hint.startswith("at least two characters")
+
+
+def test_a_name_has_two_characters():
+    check_short_name(request)
+    fails(check_short_name, mutant(request, '"at least two characters, at', '"at'))
+
+
 def check_security(module):
     table_of_run = {"security-opt": ["no-new-privileges", "seccomp=unconfined"]}
     parsed = request.parse(RUN, [])
@@ -419,6 +432,36 @@ def test_help_and_version(cli):
         done = cli(*words)
         assert (done.status, done.err) == (0, "")
         assert done.out.startswith("minicontainer ") and os.uname().release in done.out
+
+
+def check_sentences(module=cli_main):
+    """VERB --help begins with the sentence that the list of the verbs has for it."""
+    for verb in VERBS:
+        if verb in ("version", "help"):
+            continue
+        (sentence,) = (
+            line.split(None, 1)[1]
+            for line in module.HELP.splitlines()
+            if line.startswith(f"  {verb} ")
+        )
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert module.main([verb, "--help"]) == 0
+        usage, nothing, first = printed.getvalue().splitlines()[:3]
+        assert usage.startswith(f"Usage:  minicontainer {verb}")
+        assert (nothing, first) == ("", sentence), verb
+        assert max(map(len, printed.getvalue().splitlines())) <= 96
+
+
+def test_every_verbs_help_says_what_it_does():
+    check_sentences()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("The processes of a container\n", "Processes\n"), ("  rmi      Remove", "  rmi      Drop")],
+)
+def test_the_check_on_sentences_can_fail(old, new):
+    fails(check_sentences, mutant(cli_main, old, new))
 
 
 def test_unknown_verbs(cli):

@@ -420,6 +420,24 @@ def test_an_end_of_its_own_needs_no_words(busybox: Cli) -> None:
         assert (done.status, done.err) == (status, "")
 
 
+def check_network_note(cli: Cli) -> None:
+    """What is missing is said, with the flag that silences it; and it does."""
+    assert cli("run", "--rm", "busybox", "true").err == (
+        "minicontainer: no network but loopback: bridges are not supported yet "
+        "(use --network none to silence this)\n"
+    )
+    assert cli("run", "--rm", "--network", "none", "busybox", "true").err == ""
+
+
+def test_the_missing_network_is_told(busybox: Cli) -> None:
+    check_network_note(busybox)
+
+
+@pytest.mark.parametrize("new", ["if not (", "if (request.network_given or "])
+def test_the_check_on_the_missing_network_can_fail(broken, new: str) -> None:
+    fails(check_network_note, broken("cli/run.py", "if not (request.network_given or ", new))
+
+
 # ---- cgroup devices
 
 
