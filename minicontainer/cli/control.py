@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 PAUSE = Table("pause", "CONTAINER...", (("Flags", (HELP,)),),
               about="Stop all processes of containers where they stand")  # fmt: skip
-UNPAUSE = Table("unpause", "CONTAINER...", (("Flags", (HELP,)),), about="Let paused containers go on")
+UNPAUSE = Table(
+    "unpause", "CONTAINER...", (("Flags", (HELP,)),), about="Let paused containers go on"
+)
 KILL = Table("kill", "[FLAGS] CONTAINER...", (
     ("Flags", (
         ("signal", "s", "text", "SIGNAL", "By name or number (default KILL)"),
