@@ -30,7 +30,7 @@ def explain_unknown(name: str) -> str:
 
 PS = Table("ps", "[FLAGS]", (
     ("Flags", (
-        ("all", "a", "switch", "", "Also those that do not run"),
+        ("all", "a", "switch", "", "Also those being made or cleaned up (one that ended is gone)"),
         ("format", "", "text", "FORMAT", "table, json, or a template such as '{{.ID}} {{.Names}}'"),
         ("json", "", "switch", "", "The same as --format json"),
         ("no-trunc", "", "switch", "", "Ids and commands in full"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATS = Table("stats", "[FLAGS] [CONTAINER...]", (
     ("Flags", (
-        ("all", "a", "switch", "", "Also containers that do not run"),
+        ("all", "a", "switch", "", "Also those being made or cleaned up (one that ended is gone)"),
         ("format", "", "text", "FORMAT",
          "table, json, or a template such as '{{.Name}} {{.CPUPerc}}'"),
         ("json", "", "switch", "", "The same as --format json: docker's keys, and plain numbers"),
