@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _DELEGATED = ("trusted.delegate", "user.delegate")
 _UNITS = (".slice", ".service", ".scope")
 _NAMES_IN_V1 = {"io": "blkio"}
+# all that version 2 ever had, up to Linux 6.14
+_CONTROLLERS = ("cpu", "cpuset", "dmem", "hugetlb", "io", "memory", "misc", "pids", "rdma")
 
 
 def mount_point() -> str:
@@ -67,6 +69,11 @@ def whereabouts(controller: str) -> tuple[str, str]:
     old = _NAMES_IN_V1.get(controller, controller)
     with open("/proc/cgroups") as file:
         rows = {name: rest for name, *rest in (line.split() for line in file)}
+    if old not in rows and controller not in _CONTROLLERS:
+        return (
+            f"no such cgroup file or controller: {controller}",
+            f"the controllers are {', '.join(_CONTROLLERS)}: cgroups(7)",
+        )
     # Newer kernels list there only what version 1 could have; and only the real root has no type.
     below_the_root = os.path.exists(mount_point() + "/cgroup.type")
     if old not in rows and not below_the_root:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import os
 import time
 
+from minicontainer import state, story
 from minicontainer.errors import MinicontainerError, UsageError
 from minicontainer.look import differences, look, suspects
 from minicontainer.pause import Pause
 from minicontainer.step import CLONE, Context, Narrator, Plan, Step
-from minicontainer.story import by_hand, cut, phases, printable, where, why
+from minicontainer.story import by_hand, cut, folded, phases, printable, where, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,6 +139,12 @@ class TextExplainer(Explainer):
         self._write = write or to_stderr
         self._phase = ""
         self._sum, self._count = 0.0, 0
+        self._scratch, self._scratch_told = "\0", False
+
+    def planned(self, plan: Plan, context: Context) -> None:
+        """Remember, too, the long path that stands in many of the shell's lines."""
+        super().planned(plan, context)
+        self._scratch = state.scratch(context.id)
 
     def emit(self, event: dict[str, Any]) -> None:
         """Print the event."""
@@ -180,18 +187,27 @@ class TextExplainer(Explainer):
         lines += self._label("hint", [event.get("hint", "")])
         lines += self._label("who", event.get("suspects", []))
         lines += self._label("does", [event.get("does", "")])
-        calls = repeated(event.get("calls", []))
-        lines += self._label("call", shorten(calls, 4 if self.level < 3 else 40))
-        shell = shorten(event.get("shell", "").split("\n"), _SHELL_LINES[self.level])
-        lines += self._label("shell", [cut(printable(line), WIDTH - _LABEL - 6) for line in shell])
+        calls = story.repeated(event.get("calls", []))
+        lines += self._label("call", story.shorten(calls, 4 if self.level < 3 else 40))
+        lines += self._label("shell", self._shell(event.get("shell", "")))
         for entry, after in event.get("after", {}).items():
             lines += self._label("object", self._object(entry, event["before"][entry], after))
         return lines + self._label("without", [event.get("without", "")])
 
+    def _shell(self, text: str) -> list[str]:
+        """The shell's lines; the path of the container's own directory is told once."""
+        most = _SHELL_LINES[self.level]
+        lines = story.shorten(text.replace(self._scratch, "$SCRATCH").split("\n"), most)
+        if self._scratch in text and not self._scratch_told:
+            lines, self._scratch_told = [f"SCRATCH={self._scratch}", *lines], True
+        return [
+            part for line in lines for part in folded(printable(line), WIDTH - _LABEL - 6, most)
+        ]
+
     def _object(self, entry: str, before: str, after: str) -> list[str]:
         """What became of a place in /proc."""
         if "\n" in before + after:
-            lines = shorten(differences(before, after), 2 if self.level < 3 else 8)
+            lines = story.shorten(differences(before, after), 2 if self.level < 3 else 8)
             return [f"{entry}  {line}" for line in lines] or [f"{entry}  unchanged"]
         if self.level >= 3 and before != after:
             return [f"{entry}  {before or '(nothing)'} -> {after or '(nothing)'}"]
@@ -244,24 +260,6 @@ def make_explainer(level: int = 1, pause: bool = False, form: str = "text") -> E
         return JsonExplainer(level, wait)
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
     return TextExplainer(level, wait, colour=not plain and os.isatty(2))
-
-
-def shorten(lines: list[str], most: int) -> list[str]:
-    """``lines``, or where they are too many the first and the last, and how many lie between."""
-    if len(lines) <= most:
-        return lines
-    return [*lines[: most - 2], f"(... {len(lines) - most + 1} more ...)", lines[-1]]
-
-
-def repeated(lines: list[str]) -> list[str]:
-    """``lines`` with those that follow their like counted instead of told."""
-    told: list[tuple[str, int]] = []
-    for line in lines:
-        if told and told[-1][0] == line:
-            told[-1] = (line, told[-1][1] + 1)
-        else:
-            told.append((line, 1))
-    return [line if count == 1 else f"{line}  ({count} times)" for line, count in told]
 
 
 def to_stderr(text: str) -> None:

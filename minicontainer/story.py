@@ -53,6 +53,52 @@ def cut(line: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 4] + " ..."
 
 
+def shorten(lines: list[str], most: int) -> list[str]:
+    """``lines``, or where they are too many the first and the last, and how many lie between."""
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 2], f"(... {len(lines) - most + 1} more ...)", lines[-1]]
+
+
+def repeated(lines: list[str]) -> list[str]:
+    """``lines`` with those that follow their like counted instead of told."""
+    told: list[tuple[str, int]] = []
+    for line in lines:
+        if told and told[-1][0] == line:
+            told[-1] = (line, told[-1][1] + 1)
+        else:
+            told.append((line, 1))
+    return [line if count == 1 else f"{line}  ({count} times)" for line, count in told]
+
+
+def folded(line: str, width: int, most: int) -> list[str]:
+    """A long shell line as at most ``most`` short ones: broken between words, and inside of a word
+    only where it alone is too long, behind a comma or else a slash."""
+    if len(line) <= width:
+        return [line]
+    lines = [""]
+    for atom in atoms(line, width - 2, (" ", ",", "/=:")):
+        if len(lines[-1] + atom.rstrip()) <= width:
+            lines[-1] += atom
+        else:
+            lines.append("  " + atom)
+    lines = [line.rstrip() for line in lines if line]
+    return lines if len(lines) <= most else [*lines[: most - 1], "  ..."]
+
+
+def atoms(text: str, width: int, breaks: tuple[str, ...]) -> list[str]:
+    """``text`` in pieces no longer than ``width``, broken behind the first of the ``breaks`` that
+    will do."""
+    import re
+
+    if len(text) <= width:
+        return [text]
+    if not breaks:
+        return [text[at : at + width] for at in range(0, len(text), width)]
+    parts = re.split(f"(?<=[{breaks[0]}])", text)
+    return [atom for part in parts if part for atom in atoms(part, width, breaks[1:])]
+
+
 def where(step: Step) -> str:
     """File and line of the step's class: "minicontainer/kernel/mounts.py:61"."""
     import sys

@@ -19,9 +19,11 @@ DEVICES = Table("cgroup devices", "[FLAGS] CONTAINER", (
         ("instructions", "", "switch", "", "Also the program's instructions"),
         HELP,
     )),
-))  # fmt: skip
+), about="Which devices a container may use, read back from the kernel")  # fmt: skip
 HELP_TEXT = """\
 Usage:  minicontainer cgroup devices CONTAINER
+
+Which devices a container may use
 
   devices   Show which devices the container may use, read back from the kernel
 """

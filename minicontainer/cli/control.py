@@ -19,14 +19,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAUSE = Table("pause", "CONTAINER...", (("Flags", (HELP,)),))
-UNPAUSE = Table("unpause", "CONTAINER...", (("Flags", (HELP,)),))
+PAUSE = Table("pause", "CONTAINER...", (("Flags", (HELP,)),),
+              about="Stop all processes of containers where they stand")  # fmt: skip
+UNPAUSE = Table(
+    "unpause", "CONTAINER...", (("Flags", (HELP,)),), about="Let paused containers go on"
+)
 KILL = Table("kill", "[FLAGS] CONTAINER...", (
     ("Flags", (
         ("signal", "s", "text", "SIGNAL", "By name or number (default KILL)"),
         HELP,
     )),
-))  # fmt: skip
+), about="""\
+Send a signal to containers, or end them
+
+A signal goes to the first process of the container, which may have a handler for it, or
+ignore it (as a first process does by default).  KILL ends all of its processes.""")  # fmt: skip
 
 
 def pause_command(argv: Sequence[str]) -> int:

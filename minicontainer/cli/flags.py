@@ -60,7 +60,9 @@ class Table:
 
     ``groups`` are headings with rows of plain tuples in Flag's order: constants that Python loads
     ready-made; only the rows that a command line names become Flags.  ``aliases`` are second long
-    names.  ``explain_unknown`` is asked about a name that no row has: a sentence, or ""."""
+    names.  ``explain_unknown`` is asked about a name that no row has: a sentence, or "".
+    ``about`` is what --help says first: a line, the same as in ``minicontainer --help``; and, after
+    an empty one, whatever else one must know."""
 
     def __init__(
         self,
@@ -69,12 +71,14 @@ class Table:
         groups: Sequence[Group],
         aliases: dict[str, str] | None = None,
         explain_unknown: Callable[[str], str] = lambda name: "",
+        about: str = "",
     ) -> None:
         self.verb = verb
         self.usage = usage
         self.groups = groups
         self.aliases = aliases or {}
         self.explain_unknown = explain_unknown
+        self.about = about
         self.see = f"See 'minicontainer {verb} --help'"
         self.rows = {row[0]: row for _, rows in groups for row in rows}
         self.shorts = {row[1]: row for row in self.rows.values() if row[1]}
@@ -108,6 +112,8 @@ class Table:
         import textwrap  # 8 ms, and only here
 
         lines = [f"Usage:  minicontainer {self.verb} {self.usage}"]
+        if self.about:
+            lines += ["", self.about]
         for heading, rows in self.groups:
             lines += ["", f"{heading}:"]
             for row in rows:

@@ -33,13 +33,13 @@ IMAGES = Table("images", "[FLAGS] [NAME[:TAG]]", (
         ("quiet", "q", "switch", "", "Only ids"),
         HELP,
     )),
-))  # fmt: skip
+), about="List the images in the store")  # fmt: skip
 RMI = Table("rmi", "[FLAGS] IMAGE...", (
     ("Flags", (
         ("force", "f", "switch", "", "Also with several names; no error for a missing one"),
         HELP,
     )),
-))  # fmt: skip
+), about="Remove images from the store")  # fmt: skip
 IMPORT = Table("import", "[FLAGS] FILE|- [NAME[:TAG]]", (
     ("Flags", (
         ("change", "c", "list", "INSTRUCTION", "A Dockerfile instruction, such as 'CMD [\"sh\"]'"),
@@ -47,7 +47,7 @@ IMPORT = Table("import", "[FLAGS] FILE|- [NAME[:TAG]]", (
         ("platform", "", "text", "OS/ARCH", "What its programs run on, such as linux/arm64"),
         HELP,
     )),
-))  # fmt: skip
+), about="Make an image from an archive of a root file system")  # fmt: skip
 
 
 def images_command(argv: Sequence[str]) -> int:

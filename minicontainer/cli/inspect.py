@@ -25,7 +25,7 @@ INSPECT = Table("inspect", "[FLAGS] CONTAINER...", (
         ("format", "f", "text", "TEMPLATE", "Only this, such as '{{.State.Pid}}'"),
         HELP,
     )),
-))  # fmt: skip
+), about="All about containers, as JSON")  # fmt: skip
 
 NEVER = "0001-01-01T00:00:00Z"  # Go's zero time, which scripts look for
 

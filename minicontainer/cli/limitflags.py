@@ -129,7 +129,7 @@ def _cpu(parsed: Parsed) -> Cpu:
 
 def _cpus(text: str) -> int:
     """A number of CPUs such as 1.5, as the quota of a period.  docker counts in milliardths."""
-    whole, _, part = text.partition(".")
+    whole, _, part = text.removeprefix("-").partition(".")
     digits = whole + part
     if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
         raise UsageError(f"failed to parse {text} as a rational number")
@@ -137,9 +137,11 @@ def _cpus(text: str) -> int:
         raise UsageError("value is too precise")
     billionths = int(whole or "0") * 10**9 + int(part[:9].ljust(9, "0"))
     here = len(os.sched_getaffinity(0))
-    if billionths and not 10**7 <= billionths <= here * 10**9:
+    negative = billionths and text.startswith("-")
+    if negative or (billionths and not 10**7 <= billionths <= here * 10**9):
         raise UsageError(
-            f"range of CPUs is from 0.01 to {here}.00, as there are only {here} CPUs available"
+            f"range of CPUs is from 0.01 to {here}.00, as there are only {here} CPUs available",
+            "it must not be negative" if negative else "",
         )
     return billionths * PERIOD // 10**9
 

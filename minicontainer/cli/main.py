@@ -31,7 +31,7 @@ Verbs:
   stats    What containers use: memory, CPU, I/O, and how long they wait
   top      The processes of a container
   pause    Stop all processes of containers where they stand
-  unpause  Let them go on
+  unpause  Let paused containers go on
   update   Change limits of running containers
   kill     Send a signal to containers, or end them
   cgroup   Which devices a container may use
@@ -136,6 +136,13 @@ def command(argv: Sequence[str]) -> Callable[[Sequence[str]], int]:
         return help_command
     import difflib
 
+    from minicontainer.cli import missing
+
+    what, meanwhile = missing.verb(verb)
+    if what:
+        raise UsageError(
+            f"{verb} is not supported yet: {what}", meanwhile or "see 'minicontainer --help'"
+        )
     near = difflib.get_close_matches(verb, VERBS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     what = "unknown flag" if verb.startswith("-") else "unknown command"

@@ -30,15 +30,23 @@ def explain_unknown(name: str) -> str:
 
 PS = Table("ps", "[FLAGS]", (
     ("Flags", (
-        ("all", "a", "switch", "", "Also those that do not run"),
+        ("all", "a", "switch", "", "Also those being made or cleaned up (one that ended is gone)"),
         ("format", "", "text", "FORMAT", "table, json, or a template such as '{{.ID}} {{.Names}}'"),
         ("json", "", "switch", "", "The same as --format json"),
         ("no-trunc", "", "switch", "", "Ids and commands in full"),
         ("quiet", "q", "switch", "", "Only ids"),
         HELP,
     )),
-), explain_unknown=explain_unknown)  # fmt: skip
-TOP = Table("top", "CONTAINER [OPTIONS OF PS]", (("Flags", (HELP,)),))
+), explain_unknown=explain_unknown, about="List the containers")  # fmt: skip
+TOP = Table(
+    "top",
+    "CONTAINER [OPTIONS OF PS]",
+    (("Flags", (HELP,)),),
+    about="""\
+The processes of a container
+
+With options ps(1) tells, and must show the column PID: top NAME -o pid,rss,args""",
+)
 
 COLUMNS = (
     ("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "RunningFor"),
@@ -146,18 +154,29 @@ def selected(pids: list[int], options: list[str]) -> str:
     Refused, with ps's own words."""
     import subprocess
 
+    def ask(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["ps", *options, *more], capture_output=True, text=True, errors="replace"
+        )
+
     try:
-        done = subprocess.run(["ps", *options], capture_output=True, text=True, errors="replace")
+        # -q: these and no others.  Without it `ps -o pid,comm` lists only what the caller's own
+        # terminal runs.  A few options do not go with it, and not every ps has it.
+        done = ask(f"-q{','.join(map(str, pids))}")
+        if done.returncode:
+            done = ask()
     except FileNotFoundError:
         raise Refused("there is no ps here", "without options none is needed") from None
     if done.returncode:
         raise Refused(f"ps: {done.stderr.strip()}")
-    heading, *lines = done.stdout.splitlines()
+    heading, *lines = done.stdout.splitlines() or [""]
     names = heading.split()
     if "PID" not in names:
         raise Refused("Couldn't find PID field in ps output", "as in -o pid,args")
     column = names.index("PID")
     found = [line for line in lines if int(line.split()[column]) in pids]
+    if not found:
+        raise Refused(f"ps {' '.join(options)} shows none of its processes", "as in -eo pid,args")
     return "\n".join((heading, *found)) + "\n"
 
 

@@ -139,7 +139,8 @@ def name(text: str) -> str:
     good = _LETTERS.issuperset(text.replace("_", "").replace(".", "").replace("-", ""))
     if not good or len(text) < 2 or text[0] in "_.-" or len(text) > 200:
         raise UsageError(
-            f"Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"Invalid container name ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            "at least two characters, at most 200; the first a letter or a digit",
         )
     return text
 

@@ -99,7 +99,10 @@ def image_spec(request: Request, container_id: str) -> tuple[Spec, int]:
         host = read_host()
     spec = compose(image, request.options, container_id, host)
     if not (request.network_given or quiet or request.dry_run or request.as_shell):
-        say("no network but loopback: bridges are not supported yet (--network none says it aloud)")
+        say(
+            "no network but loopback: bridges are not supported yet "
+            "(use --network none to silence this)"
+        )
     return spec, held
 
 

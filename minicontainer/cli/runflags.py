@@ -137,4 +137,5 @@ RUN = Table(
     GROUPS,
     aliases={"net": "network", "dns-opt": "dns-option"},
     explain_unknown=explain_unknown,
+    about="Run a program in a new container made from an image",
 )

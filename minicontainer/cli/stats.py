@@ -11,7 +11,7 @@ import sys
 import time
 
 from minicontainer.cli import statsview, template
-from minicontainer.cli.flags import Table
+from minicontainer.cli.flags import Parsed, Table
 from minicontainer.cli.output import say
 from minicontainer.cli.statsview import Sample
 from minicontainer.cli.targets import HELP, all_known, read, usage_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATS = Table("stats", "[FLAGS] [CONTAINER...]", (
     ("Flags", (
-        ("all", "a", "switch", "", "Also containers that do not run"),
+        ("all", "a", "switch", "", "Also those being made or cleaned up (one that ended is gone)"),
         ("format", "", "text", "FORMAT",
          "table, json, or a template such as '{{.Name}} {{.CPUPerc}}'"),
         ("json", "", "switch", "", "The same as --format json: docker's keys, and plain numbers"),
@@ -32,7 +32,7 @@ STATS = Table("stats", "[FLAGS] [CONTAINER...]", (
         ("no-trunc", "", "switch", "", "Ids in full"),
         HELP,
     )),
-))  # fmt: skip
+), about="What containers use: memory, CPU, I/O, and how long they wait")  # fmt: skip
 
 FIRST, EACH = 0.25, 1.0  # seconds between two readings
 
@@ -45,6 +45,16 @@ def stats_command(argv: Sequence[str]) -> int:
         return 0
     form = "json" if parsed.on("json") else parsed.text("format")
     template.check(form, statsview.KEYS)
+    try:
+        return watch(parsed, words, form)
+    except KeyboardInterrupt:
+        if sys.stdout.isatty():
+            print()  # the terminal has written ^C; the shell's prompt is to have its own line
+        raise
+
+
+def watch(parsed: Parsed, words: list[str], form: str) -> int:
+    """Once, or each second until there is nothing left to look at."""
     before = take(words, parsed.on("all"))
     pause, told = FIRST, ""
     while True:

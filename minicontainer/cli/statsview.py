@@ -149,12 +149,30 @@ def reasons(rows: list[dict[str, Any]]) -> str:
 
 
 def tables(rows: list[dict[str, Any]], width: int) -> str:
-    """One table if it fits into ``width``, else docker's columns, and ours below."""
-    whole = cells(rows, COLUMNS)
-    text = align(whole)
-    if max(map(len, text.splitlines())) <= width:
-        return text
-    return align(cells(rows, DOCKERS)) + "\n" + align(cells(rows, (DOCKERS[1], *OURS)))
+    """One table if it fits into ``width``; else docker's columns, and ours below; else as many
+    pieces as it takes, with the container's name before each."""
+    parts = pieces(rows, COLUMNS, width)
+    if len(parts) > 1 and widest(align(cells(rows, DOCKERS))) <= width:
+        parts = [DOCKERS, *pieces(rows, (DOCKERS[1], *OURS), width)]
+    return "\n".join(align(cells(rows, part)) for part in parts)
+
+
+def pieces(
+    rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...], width: int
+) -> list[tuple[tuple[str, str], ...]]:
+    """The columns, broken where the next one would not fit any more."""
+    name, found = DOCKERS[1], [columns[:1]]
+    for column in columns[1:]:
+        if widest(align(cells(rows, (*found[-1], column)))) <= width:
+            found[-1] = (*found[-1], column)
+        else:
+            found.append((column,) if column == name else (name, column))
+    return found
+
+
+def widest(text: str) -> int:
+    """How long the longest line is."""
+    return max(map(len, text.splitlines()))
 
 
 def cells(rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...]) -> list[list[str]]:
@@ -164,10 +182,22 @@ def cells(rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...]) -> l
     ]
 
 
+def folded(text: str, width: int) -> list[str]:
+    """Sentences, each broken between words where it is too long for a line."""
+    import textwrap
+
+    lines: list[str] = []
+    for line in text.splitlines():
+        lines += textwrap.wrap(line, width, subsequent_indent="    ", break_on_hyphens=False)
+    return lines
+
+
 def repaint(rows: list[dict[str, Any]], missing: str) -> None:
     """Write the terminal over from its top left corner: console_codes(4)."""
     columns, height = os.get_terminal_size(sys.stdout.fileno())
-    lines = (tables(rows, columns) + ("\n" + missing if missing else "")).splitlines()
+    lines = tables(rows, columns).splitlines()
+    if missing:
+        lines += ["", *folded(missing, columns)]
     if len(lines) > height - 1:  # it would scroll, and never stand still
         lines = [*lines[: height - 2], "... and more than fit here: --no-stream shows all"]
     # Line by line with "erase to the end of the line": clearing all at once would flicker.

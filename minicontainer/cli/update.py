@@ -41,6 +41,11 @@ UPDATE = Table(
     "[FLAGS] CONTAINER...",
     (("Flags", (*(RUN.rows[name] for name in FLAGS), HELP)),),
     explain_unknown=explain_unknown,
+    about="""\
+Change limits of running containers
+
+What is not named stays as it is.  -1 is no limit: --memory-swap -1, --cpu-quota -1,
+--pids-limit -1; for memory itself it is --cgroup memory.max=max.""",
 )
 
 

@@ -23,6 +23,7 @@ One that names any may have no processes of its own: the rule of "no internal pr
 Documentation/admin-guide/cgroup-v2.rst, cgroups(7).
 By hand:   mkdir /sys/fs/cgroup/box ; echo $$ > /sys/fs/cgroup/box/cgroup.procs ; sleep 1 &
            cat /sys/fs/cgroup/box/cgroup.procs
+           (on a hybrid machine the tree is in /sys/fs/cgroup/unified: findmnt -t cgroup2)
 See it:    cat /proc/self/cgroup ; systemd-cgls
 """
 

@@ -32,6 +32,10 @@ from minicontainer.step import Record
 # ---- vocabulary
 
 _SIGKILL = 9
+_UNCOUNTED = (
+    "somebody or by the OOM killer, of which the cgroup keeps no count without the memory "
+    "controller; see dmesg | grep -i oom"
+)
 
 
 class Events(Record):
@@ -114,17 +118,16 @@ def compare(before: Events, after: Events, end: int, sender: str = "") -> PostMo
         lines.append(f"{who} by the OOM killer {_where(before, after)} ({counted})")
     if end == -_SIGKILL and sender:
         lines.append(f"killed by SIGKILL: {sender} sent it")
-    elif end in (-_SIGKILL, 128 + _SIGKILL) and not kills:
-        what = "killed by SIGKILL"
-        if end > 0:
-            what = "exit status 137, as of a shell or an init whose program was killed by SIGKILL"
+    elif end == -_SIGKILL and not kills:
         whom = "somebody sent it, not the OOM killer (oom_kill 0)"
-        if kills is None:
-            whom = (
-                "by somebody or by the OOM killer, of which the cgroup keeps no count without the "
-                "memory controller; see dmesg | grep -i oom"
-            )
-        lines.append(f"{what}: {whom}")
+        whom = whom if kills == 0 else f"by {_UNCOUNTED}"
+        lines.append(f"killed by SIGKILL: {whom}")
+    elif end == 128 + _SIGKILL and not kills:
+        # It was not killed, it exited: as `exit 137` does, and as a shell or an init says that its
+        # child got a SIGKILL.  Nobody has seen which; what it was not, the cgroup has.
+        what = "exit status 137 is its own, or a process below it was killed by SIGKILL"
+        whom = "; no OOM kill was counted (oom_kill 0)"
+        lines.append(what + (whom if kills == 0 else ", by " + _UNCOUNTED))
     if refused:
         limit = "pids.max of an outer cgroup"  # until Linux 6.10 that was counted here, too
         if after.pids_max not in (None, UNLIMITED):

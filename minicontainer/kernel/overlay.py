@@ -51,16 +51,14 @@ def overlay_options(lower: tuple[str, ...], upper: str, work: str, extra: str = 
 
 class MakeUpper(Step):
     """The container's own writable layer, empty, with the work directory the kernel needs beside
-    it (on the same file system: copy-up ends in a rename), and the place to mount the stack on.
-
-    ``owner`` is the host id that is root in the container: with a user namespace not 0."""
+    it (on the same file system: copy-up ends in a rename), and the place to mount the stack on."""
 
     side: ClassVar[str] = HOST
     name = "rootfs"
     without = "there is no root file system to change to"
 
     directory: str
-    owner: int = 0
+    owner: int = 0  # the host id that is root in the container: with a user namespace not 0
     layers: int = 0  # how many places for id-mapped layers to make
 
     def title(self) -> str:
@@ -156,9 +154,7 @@ class MapLayers(Step):
 class StackLayers(Step):
     """The layers below, the container's own upper directory on top: its root file system.
 
-    ``volatile`` skips every sync to disk: right for a container that is removed when it ends.
-    ``mapped``: in a user namespace the layers come as id-mapped trees from the host, and overlay's
-    own marks live in user.* attributes, as trusted.* are for the real root."""
+    "volatile" spares every sync to disk: right for a container that is removed when it ends."""
 
     name = "rootfs"
     without = "there is no root file system to change to"
@@ -166,6 +162,8 @@ class StackLayers(Step):
 
     layers: tuple[str, ...]
     directory: str
+    # in a user namespace: the layers come as id-mapped trees from the host, and overlay's own
+    # marks live in user.* attributes, as trusted.* are for the real root
     mapped: bool = False
     volatile: bool = True
 

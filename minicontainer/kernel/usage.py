@@ -139,7 +139,7 @@ def processes(path: str) -> list[int]:
 
 def why_missing(path: str, controller: str) -> str:
     """Why the cgroup has no files of ``controller`` ("memory", "cpu", "io", "pids"); "" if it has
-    them.  cgroups(7), /proc/cgroups."""
+    them.  It may be said of several at once.  cgroups(7), /proc/cgroups."""
     if controller in (text(path, "cgroup.controllers") or "").split():
         return ""
     names = {"io": "blkio"}  # what cgroup v1, and with it /proc/cgroups, calls it
@@ -148,12 +148,12 @@ def why_missing(path: str, controller: str) -> str:
         if name != names.get(controller, controller):
             continue
         if hierarchy != "0":
-            return "the controller belongs to cgroup v1 here (/proc/cgroups)"
+            return "counted by cgroup v1 on this machine (/proc/cgroups)"
         if rest[-1] == "0":
-            return "the controller is disabled (cgroup_disable= at boot)"
+            return "switched off at boot (cgroup_disable=)"
         above = f"{os.path.dirname(path)}/cgroup.subtree_control"
-        return f"{above} does not hand it down (a limit of that kind on any container makes it)"
-    return "this kernel has no such controller"
+        return f"not handed down by {above} (until any container has a limit of that kind)"
+    return "no such controller in this kernel"
 
 
 def why_no_pressure(path: str) -> str:
@@ -161,8 +161,8 @@ def why_no_pressure(path: str) -> str:
     if text(path, "cpu.pressure"):
         return ""
     if os.path.exists("/proc/pressure"):
-        return "it is not accounted in this cgroup (cgroup.pressure is 0)"
-    return "this kernel does not account it (CONFIG_PSI, psi=1 at boot)"
+        return "not accounted in this cgroup (cgroup.pressure is 0)"
+    return "not accounted by this kernel (CONFIG_PSI, psi=1 at boot)"
 
 
 def _io(lines: str | None) -> dict[str, int]:

@@ -174,7 +174,8 @@ REFUSED = [
     ("--memory-swappiness -2", "invalid value: -2. Valid memory swappiness range is 0-100"),
     ("--oom-kill-disable", "--oom-kill-disable cannot be had: cgroup v2"),
     ("--cpus x", 'for "--cpus" flag: failed to parse x as a rational number'),
-    ("--cpus -1", "failed to parse -1 as a rational number"),
+    ("--cpus -1", f"range of CPUs is from 0.01 to {CPUS}.00, as there are only {CPUS} CPUs"),
+    ("--cpus --1", "failed to parse --1 as a rational number"),
     ("--cpus 0.0000000001", "value is too precise"),
     ("--cpus 0.001", f"range of CPUs is from 0.01 to {CPUS}.00, as there are only {CPUS} CPUs"),
     (f"--cpus {CPUS}.1", f"range of CPUs is from 0.01 to {CPUS}.00"),
@@ -232,7 +233,9 @@ def test_refused():
         ("if not -1 <= number <= 100:", "if False:"),
         ('if parsed.on("oom-kill-disable"):', "if False:"),
         ('if part[9:].strip("0"):', "if False:"),
-        ("if billionths and not 10**7 <= billionths <= here * 10**9:", "if False:"),
+        ("(billionths and not 10**7 <= billionths <= here * 10**9)", "False"),
+        ("if negative or", "if"),
+        ('text.removeprefix("-").partition', "text.partition"),
         ("if cpus and given:", "if False:"),
         ("if number and not 1000 <= number <= 1_000_000:", "if False:"),
         ("if 0 < number < 1000:", "if False:"),
@@ -244,6 +247,34 @@ def test_refused():
 )
 def test_refused_mutants(old, new):
     fails(check_refused, mutant(limitflags, old, new))
+
+
+def check_negative(module):
+    """docker's words, which do not say what is wrong with -1; and -0 is 0."""
+    for text in ("-1", "-0.5", f"-{CPUS + 1}"):
+        with pytest.raises(UsageError) as told:
+            module.resources(parse(RUN, ["--cpus", text, "x"]))
+        assert told.value.hint == "it must not be negative"
+    with pytest.raises(UsageError) as told:
+        module.resources(parse(RUN, ["--cpus", "0.001", "x"]))
+    assert "negative" not in told.value.hint
+    assert module.resources(parse(RUN, ["--cpus", "-0", "x"])) is None
+
+
+def test_cpus_must_not_be_negative():
+    check_negative(limitflags)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('negative" if negative else ""', 'negative" if True else ""'),
+        ('negative" if negative else ""', 'negative" if False else ""'),
+        ('negative = billionths and text.startswith("-")', 'negative = text.startswith("-")'),
+    ],
+)
+def test_the_check_on_negative_cpus_can_fail(old, new):
+    fails(check_negative, mutant(limitflags, old, new))
 
 
 def test_every_flag_has_a_meaning_here():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
 import sysconfig
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicontainer.cli import main as cli_main
-from minicontainer.cli import rare, request
+from minicontainer.cli import missing, rare, request
 from minicontainer.cli.main import VERBS, command, main
 from minicontainer.cli.names import name_for
 from minicontainer.cli.request import Request, read
@@ -301,6 +302,18 @@ def test_refused_mutants(old, new):
     fails(check_refused, mutant(request, old, new))
 
 
+def check_short_name(module):
+    """docker's words, of which none is about one letter being too few."""
+    with pytest.raises(UsageError) as told:
+        module.read(["--name", "k", "x"], ID, {})
+    assert told.value.hint.startswith("at least two characters")
+
+
+def test_a_name_has_two_characters():
+    check_short_name(request)
+    fails(check_short_name, mutant(request, '"at least two characters, at', '"at'))
+
+
 def check_security(module):
     table_of_run = {"security-opt": ["no-new-privileges", "seccomp=unconfined"]}
     parsed = request.parse(RUN, [])
@@ -421,6 +434,36 @@ def test_help_and_version(cli):
         assert done.out.startswith("minicontainer ") and os.uname().release in done.out
 
 
+def check_sentences(module=cli_main):
+    """VERB --help begins with the sentence that the list of the verbs has for it."""
+    for verb in VERBS:
+        if verb in ("version", "help"):
+            continue
+        (sentence,) = (
+            line.split(None, 1)[1]
+            for line in module.HELP.splitlines()
+            if line.startswith(f"  {verb} ")
+        )
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert module.main([verb, "--help"]) == 0
+        usage, nothing, first = printed.getvalue().splitlines()[:3]
+        assert usage.startswith(f"Usage:  minicontainer {verb}")
+        assert (nothing, first) == ("", sentence), verb
+        assert max(map(len, printed.getvalue().splitlines())) <= 96
+
+
+def test_every_verbs_help_says_what_it_does():
+    check_sentences()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("The processes of a container\n", "Processes\n"), ("  rmi      Remove", "  rmi      Drop")],
+)
+def test_the_check_on_sentences_can_fail(old, new):
+    fails(check_sentences, mutant(cli_main, old, new))
+
+
 def test_unknown_verbs(cli):
     done = cli("rnu")
     assert (done.status, done.out) == (125, "")
@@ -431,6 +474,52 @@ def test_unknown_verbs(cli):
     done = cli("--foo", "run")
     assert (done.status, done.out) == (125, "")
     assert done.err.startswith("minicontainer: unknown flag: minicontainer --foo\n")
+
+
+# docker --help, version 28, with those of Docker Desktop's that everybody has heard of
+DOCKERS_VERBS = """
+    attach build builder buildx checkpoint commit compose config container context cp create diff
+    events exec export history image images import info inspect kill load login logout logs manifest
+    network node pause plugin port ps pull push rename restart rm rmi run save search secret
+    service stack start stats stop swarm system tag top trust unpause update version volume wait
+""".split()
+
+
+def check_dockers_verbs(module=cli_main, words=missing):
+    """Each is there, or said not to be; and never both."""
+    for verb in DOCKERS_VERBS:
+        what, meanwhile = words.verb(verb)
+        assert bool(what) != (verb in VERBS), verb
+        if what:
+            with pytest.raises(UsageError) as told:
+                module.command([verb, "x"])
+            assert told.value.exit_code == 125
+            assert told.value.message == f"{verb} is not supported yet: {what}"
+            assert meanwhile in told.value.hint and "did you mean" not in told.value.hint
+    named = [name for names, *_ in words.VERBS for name in names]
+    assert sorted(named) == sorted(set(DOCKERS_VERBS) - set(VERBS))
+    assert words.verb("rnu") == ("", "")
+
+
+def test_a_verb_that_is_known_is_never_unknown(cli):
+    check_dockers_verbs()
+    done = cli("stop", "web")
+    assert (done.status, done.out) == (125, "")
+    assert "kill -s TERM NAME" in done.err and "did you mean" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (cli_main, "missing.verb(verb)", 'missing.verb("")'),
+        (cli_main, "{verb} is not supported yet", "unknown command: {verb}"),
+        (missing, '(("rm",), _GONE', '(("ps",), _GONE'),
+        (missing, '"pull", "push", ', '"pull", '),
+    ],
+)
+def test_the_check_on_known_verbs_can_fail(module, old, new):
+    broken = mutant(module, old, new)
+    fails(check_dockers_verbs, *((broken,) if module is cli_main else (cli_main, broken)))
 
 
 def test_an_escape_sequence_does_not_reach_the_terminal(cli):

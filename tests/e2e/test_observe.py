@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from minicontainer.cli import statsview
 from tests.support import CHECKOUT, Cli, Host
 from tests.unit.mutants import fails
 
@@ -234,12 +235,18 @@ def check_top(cli: Cli) -> None:
         assert [mine[0], mine[2], mine[6]] == [user, parent, cpu]
     now = time.time()
     assert first[4] in {time.strftime("%H:%M", time.localtime(now - ago)) for ago in (0, 30, 60)}
-    by_ps = cli("top", "web", "-eo", "pid,args").out.splitlines()
-    assert [line.split() for line in by_ps] == [
-        ["PID", "COMMAND"], [first[1], "sleep", "601"], [second[1], "sleep", "600"],
-    ]  # fmt: skip
+    # as one knows it, and without -e, where ps alone would list the caller's own terminal; and
+    # with an option that does not go with the -q of ps(1)
+    for options in (["-eo"], ["-o"], ["--forest", "-eo"]):
+        by_ps = cli("top", "web", *options, "pid,args").out.splitlines()
+        assert sorted(re.sub(r"[|\\]_?", "", line).split() for line in by_ps[1:]) == sorted(
+            [[first[1], "sleep", "601"], [second[1], "sleep", "600"]]
+        ), options
+        assert by_ps[0].split() == ["PID", "COMMAND"]
     assert "Couldn't find PID field" in cli("top", "web", "-eo", "args").err
     assert cli("top", "web", "--nonsense").status == 1
+    nobody = cli("top", "web", "-o", "pid", "-p", str(os.getpid()))
+    assert (nobody.status, nobody.out, "shows none of its processes" in nobody.err) == (1, "", True)
     assert cli("top").status == 125
 
 
@@ -255,6 +262,9 @@ def test_top_tells_both_numbers(busybox: Cli) -> None:
         ("(major - 136) * 256 + minor", "0"),
         ("user_name(int(lines", "str(int(lines"),
         ("for line in lines if int(line.split()[column]) in pids", "for line in lines"),
+        ("ask(f\"-q{','.join(map(str, pids))}\")", "ask()"),
+        ("            done = ask()", "            pass"),
+        ("    if not found:\n", "    if False:\n"),
         ("    for pid in pids:", "    for pid in pids[:1]:"),
     ],
 )
@@ -367,7 +377,7 @@ def test_the_check_on_kill_can_fail(broken, old: str, new: str) -> None:
 
 
 def check_sigkill(cli: Cli) -> None:
-    """Three ways to 137, and three sentences."""
+    """Ways to 137, and what can be said of each: a stranger is blamed only where there is one."""
     web = Running(cli, "web")
     os.kill(int(web.say("{{.State.Pid}}")), signal.SIGKILL)
     status, words = web.end()
@@ -377,10 +387,14 @@ def check_sigkill(cli: Cli) -> None:
     quiet = Running(cli, "web", SLEEP, "--quiet")  # -q is about the image, not about this
     assert cli("kill", "web").status == 0
     assert quiet.end()[1].startswith("minicontainer: killed by SIGKILL: `minicontainer kill`")
-    shell = "sh -c 'kill -9 $$'; exit $?"
-    done = cli("run", "--rm", "--network", "none", "busybox", "sh", "-c", shell)
-    assert done.status == 137
-    assert "minicontainer: exit status 137, as of a shell" in done.err
+    for flags, script in (
+        ([], "sh -c 'kill -9 $$'; exit $?"), ([], "exit 137"), (["--init"], "kill -9 $$"),
+    ):  # fmt: skip
+        done = cli("run", "--rm", "--network", "none", *flags, "busybox", "sh", "-c", script)
+        assert done.status == 137
+        words = done.err.removeprefix("Killed\n")  # the shell's
+        assert words.startswith("minicontainer: exit status 137 is its own, or a process below")
+        assert words.count("\n") == 1 and "somebody sent it" not in words
 
 
 def test_who_sent_a_sigkill_and_to_whom(busybox: Cli) -> None:
@@ -404,6 +418,24 @@ def test_an_end_of_its_own_needs_no_words(busybox: Cli) -> None:
     for script, status in (("exit 0", 0), ("exit 3", 3), ("kill -TERM $$; exit 9", 9)):
         done = busybox("run", "--rm", "--network", "none", "busybox", "sh", "-c", script)
         assert (done.status, done.err) == (status, "")
+
+
+def check_network_note(cli: Cli) -> None:
+    """What is missing is said, with the flag that silences it; and it does."""
+    assert cli("run", "--rm", "busybox", "true").err == (
+        "minicontainer: no network but loopback: bridges are not supported yet "
+        "(use --network none to silence this)\n"
+    )
+    assert cli("run", "--rm", "--network", "none", "busybox", "true").err == ""
+
+
+def test_the_missing_network_is_told(busybox: Cli) -> None:
+    check_network_note(busybox)
+
+
+@pytest.mark.parametrize("new", ["if not (", "if (request.network_given or "])
+def test_the_check_on_the_missing_network_can_fail(broken, new: str) -> None:
+    fails(check_network_note, broken("cli/run.py", "if not (request.network_given or ", new))
 
 
 # ---- cgroup devices
@@ -521,13 +553,23 @@ def check_live(cli: Cli) -> None:
     child.expect("\x1b\\[J\x1b\\[H")
     child.expect("\x1b\\[J")
     assert "late" in child.before and "one " not in child.before
-    child.setwinsize(24, 40)
-    child.expect("\x1b\\[J\x1b\\[H")
-    child.expect("\x1b\\[J\x1b\\[H")
-    child.expect("\x1b\\[J")
-    assert max(len(line.split("\x1b")[0]) for line in child.before.split("\r\n")) <= 40
+    for width in (80, 20):
+        child.setwinsize(24, width)
+        child.expect("\x1b\\[J\x1b\\[H")
+        child.expect("\x1b\\[J\x1b\\[H")
+        child.expect("\x1b\\[J")
+        lines = [line.split("\x1b")[0] for line in child.before.split("\r\n")]
+        assert max(map(len, lines)) <= width
+        if width == 80:  # every column is there, and every reason to its end
+            words = " ".join(" ".join(lines).split())
+            for heading, _ in statsview.COLUMNS:
+                assert heading in words
+            for reason in json.loads(cli("stats", "--no-stream", "--json", "late").out)["Missing"]:
+                assert reason in words
     child.sendintr()
     child.expect(pexpect.EOF)
+    assert child.before.replace("^C", "").endswith("\r\n")
+    assert child.before.rpartition("\x1b[J")[2].endswith("^C\r\n")
     child.close()
     assert child.exitstatus == 130
     assert "Traceback" not in child.before
@@ -542,6 +584,12 @@ def test_the_live_view(busybox: Cli) -> None:
     [
         ("cli/statsview.py", "{line[:columns]}", "{line}"),
         ("cli/statsview.py", 'f"\\x1b[H{text}', 'f"{text}'),
+        ("cli/statsview.py", "*folded(missing, columns)", "*missing.splitlines()"),
+        (
+            "cli/stats.py",
+            "        if sys.stdout.isatty():\n            print()",
+            "        if False:\n            pass",
+        ),
         ("cli/stats.py", "    while True:\n", "    for _ in range(2):\n"),
     ],
 )

@@ -1,7 +1,8 @@
 """Docstrings say where the facts come from.  (That they are there at all, ruff checks: D1.)
 
 A kernel module and every public function in it that makes a system call name a man page; a Step
-has a docstring of its own, because `run --explain` prints it; a part of the Spec names the
+has a docstring of its own, because `run --explain` prints it, and so without a word on its fields,
+of which nobody sees anything there; a part of the Spec names the
 section of the OCI specification, or says that it is ours.
 """
 
@@ -58,7 +59,19 @@ def kernel_shortcomings(module: Module) -> list[str]:
         bases = {ast.unparse(base) for base in step.bases}
         if bases & STEPS and not ast.get_docstring(step):
             wrong.append(f"{module.name}.{step.name}: a Step, and no docstring to explain it")
+        if bases & {*STEPS, "Limit"}:
+            wrong += [
+                f"{module.name}.{step.name}: what ``{field}`` is belongs beside the field"
+                for field in fields(step)
+                if f"``{field}``" in (ast.get_docstring(step) or "")
+            ]
     return wrong
+
+
+def fields(part: ast.ClassDef) -> list[str]:
+    """The names of a class's annotated fields."""
+    annotated = [line.target for line in part.body if isinstance(line, ast.AnnAssign)]
+    return [target.id for target in annotated if isinstance(target, ast.Name)]
 
 
 def test_docstrings_name_their_sources():
@@ -72,6 +85,11 @@ def test_docstrings_name_their_sources():
         ("kernel/a.py", '"""Mounts."""', "names no man page"),
         ("kernel/a.py", '"""mount(2)"""\ndef go():\n "Go."\n check(C.mount())', "a system call"),
         ("kernel/a.py", '"""mount(2)"""\nclass Go(Step):\n side = HOST', "a Step"),
+        (
+            "kernel/a.py",
+            '"""mount(2)"""\nclass Go(Step):\n "Go; ``path`` is where."\n path: str',
+            "belongs beside the field",
+        ),
         ("spec.py", 'class Mount(Record):\n "A mount."', "which section"),
     ],
 )

@@ -87,7 +87,7 @@ def test_what_is_there_is_not_written_again(below, place, monkeypatch):
 
 def test_a_controller_that_there_is_not(below):
     room = made(below + "/id")
-    with pytest.raises(MinicontainerError, match="no way to limit tea here: this kernel was built"):
+    with pytest.raises(MinicontainerError, match="no way to limit tea here: no such cgroup file"):
         EnableControllers(below + "/id", ("tea",)).run(room)
     cgroup.MakeCgroup(below + "/id").undo(room)
 
@@ -292,6 +292,7 @@ CASES = [
     (0, 0, MOUNTS, "memory", "was switched off when this machine was started | boot without cgro"),
     (0, 1, MOUNTS, "memory", "was not handed down to us from above | in a container or a unit"),
     (0, 1, MOUNTS, "cpuset", "this kernel was built without the cpuset controller"),
+    (0, 1, MOUNTS, "nosuch", "no such cgroup file or controller: nosuch | the controllers are"),
 ]  # fmt: skip
 
 
@@ -309,6 +310,8 @@ def test_who_has_a_controller(tmp_path, forked, hierarchy, enabled, mounts, cont
         ('if enabled == "0":', "if False:", 4),
         ('if hierarchy == "0":', "if False:", 5),
         ("if old not in rows and not below_the_root:", "if False:", 6),
+        ("if old not in rows and controller not in _CONTROLLERS:", "if False:", 7),
+        ("if old not in rows and controller not in _CONTROLLERS:", "if old not in rows:", 6),
         ('place = f"mounted at {fields.split()[4]}"', "pass", 0),
     ],
 )
@@ -340,7 +343,7 @@ def test_below_the_root_a_controller_may_be_there_unlisted(tmp_path, forked):
 def test_the_mount_point_and_home_of_this_process():
     assert mount_point()
     assert home().startswith(mount_point())
-    assert whereabouts("tea")[0] == "this kernel was built without the tea controller"
+    assert whereabouts("tea")[0] == "no such cgroup file or controller: tea"
 
 
 # ---- born in it, or moved into it

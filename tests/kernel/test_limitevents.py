@@ -19,7 +19,7 @@ MIB = 1 << 20
 NOTHING = Events(oom_kill=0, oom=0, oom_below=0, forks_refused=0, above=(("/p", 4),))
 LIMITED = NOTHING.replace(memory_max=64 * MIB, memory_peak=64 * MIB, pids_max=20)
 SOMEBODY = "killed by SIGKILL: somebody sent it, not the OOM killer (oom_kill 0)"
-A_SHELL = "exit status 137, as of a shell or an init whose program was killed by SIGKILL: "
+EXITED = "exit status 137 is its own, or a process below it was killed by SIGKILL"
 NO_COUNT = (
     "by somebody or by the OOM killer, of which the cgroup keeps no count without the memory "
     "controller; see dmesg | grep -i oom"
@@ -88,11 +88,12 @@ CASES = {
          "(oom_kill 1)", "killed by SIGKILL: root sent it"],
     ),
     "nobody counts": (Events(), Events(), -9, "", ["killed by SIGKILL: " + NO_COUNT]),
-    "a shell says so": (
-        NOTHING, LIMITED, 137, "",
-        [A_SHELL + "somebody sent it, not the OOM killer (oom_kill 0)"],
+    "it exited with 137": (
+        NOTHING, LIMITED, 137, "", [EXITED + "; no OOM kill was counted (oom_kill 0)"],
     ),
-    "a shell says so, and nobody counts": (Events(), Events(), 137, "", [A_SHELL + NO_COUNT]),
+    "it exited with 137, and nobody counts": (
+        Events(), Events(), 137, "", [EXITED + ", " + NO_COUNT],
+    ),
     "a shell whose program was too big": (
         NOTHING, LIMITED.replace(oom_kill=1, oom=1, oom_below=1), 137, "",
         ["a process was killed by the OOM killer in its own cgroup: peak 64.0 MiB of 64.0 MiB "
@@ -135,10 +136,12 @@ def test_what_the_counters_say():
         ("if (after.oom_below or 0) > (before.oom_below or 0):", "if False:"),
         ("if oom > earlier.get(path, 0):", "if oom:"),
         ("if end != -_SIGKILL or sender:", "if end != -_SIGKILL:"),
-        ("elif end in (-_SIGKILL, 128 + _SIGKILL) and not kills:",
-         "elif end in (-_SIGKILL, 128 + _SIGKILL):"),
-        ("        if end > 0:", "        if False:"),
-        ("        if kills is None:\n            whom", "        if True:\n            whom"),
+        ("elif end == -_SIGKILL and not kills:", "elif end == -_SIGKILL:"),
+        ("elif end == -_SIGKILL and", "elif end in (-_SIGKILL, 128 + _SIGKILL) and"),
+        ("elif end == 128 + _SIGKILL and not kills:", "elif end == 128 + _SIGKILL:"),
+        ("elif end == 128 + _SIGKILL and", "elif False and"),
+        ("whom = whom if kills == 0 else", "whom = whom if not kills else"),
+        ("what + (whom if kills == 0 else", "what + (whom if not kills else"),
         ("if after.oom_group_kill > before.oom_group_kill:", "if False:"),
         ("if after.pids_max not in (None, UNLIMITED):", "if True:"),
     ],
@@ -236,8 +239,7 @@ OWN = "by the OOM killer in its own cgroup: peak 16.0 MiB of 16.0 MiB (oom_kill 
         (["-m", "64m", "--pids-limit", "4"], "exit 5", 5, []),
         (["-m", "64m"], "kill -9 $$; sleep 1; exit 5", 5, []),  # pid 1 does not hear its own
         (["-m", "64m"], "exit 137", 137,
-         ["exit status 137, as of a shell or an init whose program was killed by SIGKILL: somebody "
-          "sent it, not the OOM"]),
+         [EXITED + "; no OOM kill was counted (oom_kill 0)"]),
     ],
 )  # fmt: skip
 def test_a_limit_that_was_met_is_told(busybox, flags, script, status, told):

@@ -243,10 +243,10 @@ def test_why_a_controller_is_missing(box):
         with open("/proc/cgroups") as table:
             rows = {row.split()[0]: row.split()[1] for row in table}
         if why and rows[{"io": "blkio"}.get(name, name)] != "0":
-            assert "belongs to cgroup v1" in why
+            assert why.startswith("counted by cgroup v1")
         elif why:
-            assert "does not hand it down" in why
-    assert usage.why_missing(box, "nonsense") == "this kernel has no such controller"
+            assert why.startswith("not handed down by ")
+    assert usage.why_missing(box, "nonsense") == "no such controller in this kernel"
 
 
 # ---- where there are controllers

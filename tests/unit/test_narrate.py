@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from minicontainer import narrate
+from minicontainer import narrate, state
 from minicontainer.errors import KernelError, UsageError
 from minicontainer.narrate import JsonExplainer, TextExplainer, make_explainer
 from minicontainer.step import HOST, CloneStep, Context, Plan, Step
 from tests.support import CHECKOUT
+from tests.unit.mutants import fails, mutant
 
 HOSTILE = "\x1b[2Jevil\r\nline\u202e\x9b"
 
@@ -140,6 +141,41 @@ def test_what_others_chose_is_escaped(level: int) -> None:
     assert all(line.isprintable() for line in text.split("\n"))
     if level:
         assert "prepare \\x1b[2Jevil\\r\\nline" in text
+
+
+def check_scratch(module: Any = narrate) -> None:
+    """The container's own directory has a long name: told once, and a short one from then on."""
+    scratch = state.scratch("the-id")
+    text = tell(1, module.TextExplainer, word=f"{scratch}/upper")
+    assert f"      shell   SCRATCH={scratch}\n              touch '$SCRATCH/upper'\n" in text
+    assert text.count(f"SCRATCH={scratch}") == 1
+    assert "SCRATCH" not in tell(1, module.TextExplainer)
+    event = json.loads(tell(1, module.JsonExplainer, word=f"{scratch}/upper").split("\n")[1])
+    assert f"{scratch}/upper" in event["shell"], "a program needs no short names"
+    said: list[str] = []
+    explainer = module.TextExplainer(1, write=said.append)
+    steps = Prepare(f"{scratch}/one"), Prepare(f"{scratch}/two")
+    explainer.planned(Plan(*steps), Context("the-id", ""))
+    for step in steps:
+        explainer.end(step, Context("the-id", ""), 0, [])
+    assert "".join(said).count("SCRATCH=") == 1
+
+
+def test_a_long_path_has_a_short_name() -> None:
+    check_scratch()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('text.replace(self._scratch, "$SCRATCH")', "text"),
+        ("if self._scratch in text and not self._scratch_told:", "if self._scratch in text:"),
+        ("if self._scratch in text and not self._scratch_told:", "if not self._scratch_told:"),
+        ("self._scratch = state.scratch(context.id)", "pass"),
+    ],
+)
+def test_the_check_on_the_short_name_can_fail(old: str, new: str) -> None:
+    fails(check_scratch, mutant(narrate, old, new))
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])

@@ -148,12 +148,51 @@ def check_width(module=statsview):
     assert "WORKING SET" in two[1] and two[1].splitlines()[1].startswith("web ")
 
 
+def check_nothing_is_lost(module=statsview):
+    """However narrow: every heading and every cell, whole, and the name before each piece."""
+    rows = [module.row(Sample(ONE, 1.0, FULL, None), None, {})]
+    for width in (110, 80, 60, 45, 35):
+        text = module.tables(rows, width)
+        assert max(map(len, text.splitlines())) <= width
+        headings, values = [], []
+        for table in text.split("\n\n"):
+            heading, row = table.splitlines()
+            headings += heading.split("   ")
+            values += row.split("   ")
+            assert "NAME" in heading.split() or heading == "CONTAINER ID"
+        for heading, key in module.COLUMNS:
+            assert heading in [word.strip() for word in headings]
+            assert rows[0][key] in [word.strip() for word in values]
+    said = '"-" is not known: memory, pids: counted by cgroup v1 on this machine'
+    lines = module.folded(f"{said}\n{said}", 30)
+    assert max(map(len, lines)) <= 30
+    assert " ".join(" ".join(lines).split()) == f"{said} {said}"
+    assert sum(line.startswith('"-"') for line in lines) == 2
+
+
 def test_a_table_too_wide_is_two():
     check_width()
 
 
-def test_the_check_on_width_can_fail():
-    fails(
-        check_width,
-        mutant(statsview, "text.splitlines())) <= width:", "text.splitlines())) < 999:"),
-    )
+def test_in_a_narrow_terminal_nothing_is_lost():
+    check_nothing_is_lost()
+
+
+@pytest.mark.parametrize(
+    ("check", "old", "new"),
+    [
+        (check_width, "if len(parts) > 1 and", "if"),
+        (check_width, "if len(parts) > 1 and", "if False and"),
+        (check_nothing_is_lost, "cells(rows, DOCKERS))) <= width:", "cells(rows, DOCKERS))) > 0:"),
+        (
+            check_nothing_is_lost,
+            "(*found[-1], column)))) <= width:",
+            "(*found[-1], column)))) > 0:",
+        ),
+        (check_nothing_is_lost, "else (name, column))", "else (column,))"),
+        (check_nothing_is_lost, "textwrap.wrap(line, width,", "textwrap.wrap(line, 80,"),
+        (check_nothing_is_lost, "for line in text.splitlines():", "for line in [text]:"),
+    ],
+)
+def test_the_checks_on_width_can_fail(check, old, new):
+    fails(check, mutant(statsview, old, new))

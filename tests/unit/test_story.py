@@ -17,6 +17,7 @@ from minicontainer.plan import Place, plan
 from minicontainer.step import CLONE, CONTAINER, HOST, Plan, Step
 from tests.house.source import modules
 from tests.support import CHECKOUT
+from tests.unit.mutants import fails, mutant
 
 GOLDEN = CHECKOUT / "tests/golden/plan_default.txt"
 
@@ -140,3 +141,49 @@ def test_by_hand_marks_what_comes_later() -> None:
     assert story.by_hand(by_name["MakeMountsPrivate"]) == "mount --make-rprivate /"
     assert story.by_hand(by_name["BecomeUser"]).split("\n")[-1].startswith("setpriv --reuid")
     assert story.by_hand(by_name["HideFromContainer"]) == ""
+
+
+# ---- long shell lines
+
+
+def check_folded(module=story) -> None:
+    """Nothing is lost, nothing too wide, and a word is cut only where it alone is too long."""
+    line = "mkdir -m 700 /var/lib/here/upper /var/lib/here/work"
+    assert module.folded(line, 80, 4) == [line]
+    assert module.folded(line, 35, 4) == [
+        "mkdir -m 700 /var/lib/here/upper",
+        "  /var/lib/here/work",
+    ]
+    options = "mount -o lowerdir=/a/b,upperdir=/c/d overlay"
+    assert module.folded(options, 24, 9) == [
+        "mount -o lowerdir=/a/b,", "  upperdir=/c/d overlay"
+    ]  # fmt: skip
+    assert module.folded("cd /aaaa/bbbb/cccc", 10, 9) == ["cd /aaaa/", "  bbbb/", "  cccc"]
+    assert module.folded("aaa b,c ddd", 6, 9) == ["aaa", "  b,c", "  ddd"]
+    for line in ("x" * 50, "a b " * 20, "/a,b:c=" * 9, "  indented " * 5, ""):
+        for width in (10, 17, 60):
+            lines = module.folded(line, width, 99)
+            assert max(map(len, lines)) <= width
+            told = "".join(lines) if line.startswith(("x", "/")) else " ".join(lines)
+            assert told.replace(" ", "") == line.replace(" ", "")
+    assert module.folded("a b " * 20, 10, 3)[2:] == ["  ..."]
+
+
+def test_long_shell_lines_are_folded() -> None:
+    check_folded()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    if len(line) <= width:\n", "    if False:\n"),
+        ("atoms(line, width - 2,", "atoms(line, width,"),
+        ('(" ", ",", "/=:")', '(" ",)'),
+        ('(" ", ",", "/=:")', '(",", " ", "/=:")'),
+        ("return lines if len(lines) <= most else", "return lines or"),
+        ("    if len(text) <= width:\n        return [text]\n", ""),
+        ("for at in range(0, len(text), width)]", "for at in range(0, 1)]"),
+    ],
+)
+def test_the_check_on_folding_can_fail(old: str, new: str) -> None:
+    fails(check_folded, mutant(story, old, new))
