@@ -29,12 +29,14 @@ ROOTS = (
 )  # fmt: skip
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
+FOLDER = os.path.dirname(_HERE)
 #: bytecode is one Python's own, so the file is named after it
 FILE = f"{_HERE}/__pycache__/run.{sys.implementation.cache_tag}.preload"
 
 
-def load(file: str) -> bool:
-    """Execute the file, unless it is not what an import would find; was it executed?
+def load(file: str, folder: str) -> bool:
+    """Execute the file, unless it is not what an import would find in ``folder``, where the package
+    is; was it executed?
 
     tools/install writes this function into the launcher, word for word: it imports for itself."""
     import marshal
@@ -45,14 +47,14 @@ def load(file: str) -> bool:
         with open(file, "rb", 0) as stream:
             entries = marshal.loads(stream.read())
         for _, source, size, date, _, _ in entries:
-            status = os.stat(source)
+            status = os.stat(f"{folder}/{source}")
             if (status.st_size, status.st_mtime_ns) != (size, date):
                 return False
     except (OSError, ValueError, EOFError, TypeError):
         return False
     modules, new_module, new_spec = sys.modules, type(sys), type(sys.__spec__)
     for name, source, _, _, package, code in entries:
-        module = new_module(name)
+        module, source = new_module(name), f"{folder}/{source}"
         parent, _, last = name.rpartition(".")
         spec = new_spec(name, None, origin=source, is_package=package)
         module.__spec__, module.__file__ = spec, source
@@ -91,7 +93,9 @@ def write(file: str = FILE) -> None:
         status = os.stat(spec.origin)
         package = spec.submodule_search_locations is not None
         code = spec.loader.get_code(name)
-        entries.append((name, spec.origin, status.st_size, status.st_mtime_ns, package, code))
+        # A checkout may be moved or copied: what counts is what lies beside this very file.
+        source = os.path.relpath(spec.origin, FOLDER)
+        entries.append((name, source, status.st_size, status.st_mtime_ns, package, code))
     fresh = f"{file}.{os.getpid()}"
     with open(fresh, "wb") as stream:
         stream.write(marshal.dumps(entries))

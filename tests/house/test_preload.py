@@ -59,7 +59,7 @@ def test_each_module_stands_behind_those_it_imports(made):
         f"from minicontainer import preload; del sys.modules['minicontainer']; "
         f"imports = []; "
         f"sys.addaudithook(lambda event, args: event == 'import' and imports.append(args[0])); "
-        f"assert preload.load({str(made)!r}); "
+        f"assert preload.load({str(made)!r}, {str(CHECKOUT)!r}); "
         f"print(*(name for name in imports if name.startswith('minicontainer')))"
     )
     assert set(python(program).split()) <= BESIDE
@@ -68,7 +68,7 @@ def test_each_module_stands_behind_those_it_imports(made):
 def test_its_modules_are_like_any_other(made):
     program = (
         f"from minicontainer import preload; del sys.modules['minicontainer']; "
-        f"preload.load({str(made)!r}); import minicontainer; "
+        f"preload.load({str(made)!r}, {str(CHECKOUT)!r}); import minicontainer; "
         f"from minicontainer.cli import images; from minicontainer import Container; "
         f"from minicontainer.kernel import clone; import inspect; "
         f"print(clone.__spec__.name, clone.__package__, clone.__file__); "
@@ -85,15 +85,21 @@ def check_stale(tmp_path: Path, module=preload) -> None:
     status = source.stat()
     code = compile("raise SystemExit('executed')", "planted", "exec")
     for size, date in ((status.st_size + 1, status.st_mtime_ns), (status.st_size, 12345)):
-        file.write_bytes(marshal.dumps([("planted", str(source), size, date, False, code)]))
-        assert module.load(str(file)) is False
+        file.write_bytes(marshal.dumps([("planted", "planted.py", size, date, False, code)]))
+        assert module.load(str(file), str(tmp_path)) is False
     source.unlink()
-    assert module.load(str(file)) is False
+    assert module.load(str(file), str(tmp_path)) is False
     file.write_bytes(b"\xe3 nothing")
-    assert module.load(str(file)) is False
+    assert module.load(str(file), str(tmp_path)) is False
     file.unlink()
-    assert module.load(str(file)) is False
+    assert module.load(str(file), str(tmp_path)) is False
     assert "planted" not in sys.modules
+
+
+def test_a_checkout_that_was_copied_runs_its_own_files(made, tmp_path):
+    """The mutant of its kind: a name of the old place in the file."""
+    assert not any(os.path.isabs(entry[1]) for entry in marshal.loads(made.read_bytes()))
+    assert preload.load(str(made), str(tmp_path)) is False, "they are not there"
 
 
 def test_a_file_that_is_not_what_an_import_would_find(tmp_path):
@@ -119,6 +125,6 @@ def test_the_check_on_stale_files_can_fail(tmp_path, old, new):
 def test_the_launcher_takes_it(made, launcher, tmp_path):
     """Its text has the function, and the name that the installer writes to."""
     text = launcher.read_text()
-    assert "def load(file: str) -> bool:" in text
+    assert "def load(file: str, folder: str) -> bool:" in text
     assert f"{os.path.dirname(preload.FILE)}/run." in text
     assert 'if sys.argv[1:2] == ["run"]:' in text
