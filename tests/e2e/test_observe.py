@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from minicontainer.cli import statsview
+from minicontainer.cli import missing, statsview
 from tests.support import CHECKOUT, Cli, Host
-from tests.unit.mutants import fails
+from tests.unit.mutants import fails, mutant
 
 pytestmark = pytest.mark.requires_root
 
@@ -442,6 +442,39 @@ def test_the_missing_network_is_told(busybox: Cli) -> None:
 @pytest.mark.parametrize("new", ["if not (", "if (request.network_given or "])
 def test_the_check_on_the_missing_network_can_fail(broken, new: str) -> None:
     fails(check_network_note, broken("cli/run.py", "if not (request.network_given or ", new))
+
+
+def check_meanwhile(cli: Cli, words=missing) -> None:
+    """What is to be typed in place of docker's verbs that are not here does what they would."""
+    Running(cli, "web", "echo hello > /made; echo ready; exec sleep 600")
+
+    def hinted(verb: str, start: str, end: str, **replaced: str) -> str:
+        hint = words.verb(verb)[1]
+        command = hint[hint.index(start) : hint.index(end) + len(end)].replace("NAME)", "web)")
+        for old, new in replaced.items():
+            command = command.replace(old, new)
+        env = {**cli.env, "PATH": f"{cli.launcher.parent}:{os.environ['PATH']}"}
+        command = command.replace("minicontainer ", f"{cli.launcher} ")
+        shell = ["sh", "-c", command]
+        return subprocess.run(shell, env=env, stdout=subprocess.PIPE, encoding="latin-1").stdout
+
+    assert hinted("exec", "nsenter", " sh", sh="cat /made") == "hello\n"
+    assert hinted("export", "tar", " -c .").count("hello\n") >= 1
+    hinted("commit", "tar", "NEWNAME", NEWNAME="again")
+    done = cli("run", "--rm", "--network", "none", "again", "cat", "/made")
+    assert done.out == "hello\n"
+    upper = hinted("diff", "grep", "mountinfo").split("upperdir=")[1].split(",")[0]
+    assert Path(upper, "made").read_text() == "hello\n"
+
+
+def test_what_to_do_meanwhile(busybox: Cli) -> None:
+    check_meanwhile(busybox)
+
+
+def test_the_check_on_meanwhile_can_fail(busybox: Cli) -> None:
+    fails(
+        check_meanwhile, busybox, mutant(missing, "-a -t {_PID} sh joins", "-n -t {_PID} sh joins")
+    )
 
 
 # ---- cgroup devices
