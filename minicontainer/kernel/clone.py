@@ -45,7 +45,8 @@ CLONE_FLAGS = {
 }  # fmt: skip
 _ALWAYS = 0x100000000 | 0x1000 | 0x100  # what clone.c adds
 _MEANING = {
-    errno.EPERM: "new namespaces need CAP_SYS_ADMIN (or a new user namespace)",
+    errno.EPERM: "new namespaces need CAP_SYS_ADMIN (or a new user namespace); a new user "
+    "namespace is not to be had in a chroot",
     errno.ENOSPC: "a limit in /proc/sys/user/max_*_namespaces is reached",
     errno.EUSERS: "user namespaces are nested too deep (32), or their limit is reached",
     errno.EINVAL: "this kernel was built without one of these namespaces, or it is older than "
