@@ -156,7 +156,7 @@ def test_propagation_leaves_the_host_alone(alpine: Cli, where: str, leaves_nothi
 
 REFUSED = [
     ["--no-such-flag"],
-    ["--memory", "64m"],
+    ["--memory", "64x"],
     ["-d"],
     ["-p", "80:80"],
     ["--network", "bridge"],

@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         os.mkdir(f"{work}/root")
         make_disks(work)
-        own = [os.getcwd(), sys.prefix, sys.base_prefix, init.__file__]
+        checkout = str(Path(__file__).resolve().parents[2])  # wherever the tests begin
+        own = [os.getcwd(), sys.prefix, sys.base_prefix, checkout]
         orders = {
             "argv": options.argv,
             "cwd": os.getcwd(),

@@ -241,6 +241,7 @@ UNSEEN = {
     "seal": "the sealed trampoline is gone when the program runs",
     "undumpable": "ends with the last step, execve(2)",
     "death-signal": "the kernel shows it to the process alone, by prctl(2)",
+    "accounting": "this machine may have no controllers; tests/kernel/test_cgroup_v2.py does it",
     "null": "the programs here have pipes or a terminal; tests/e2e/test_attacks.py does it",
 }
 # Of the oracles, only crun does it: with runc alone nobody misses it.
