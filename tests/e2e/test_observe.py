@@ -203,7 +203,8 @@ def test_the_post_mortem_is_kept_as_long_as_the_container_is(
 
     monkeypatch.setenv("MINICONTAINER_ROOT", str(busybox.root))
     monkeypatch.setenv("MINICONTAINER_RUN", str(busybox.run))
-    (image,) = Store().all()
+    image = Store().get("busybox")
+    assert image
     spec = Spec(process=Process(args=("sleep", "600")), root=Root(layers=tuple(image.layers)))
     with Container(spec, name="kept", image="busybox") as container:
         assert busybox("kill", "kept").status == 0

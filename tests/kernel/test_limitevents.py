@@ -300,7 +300,8 @@ def check_used_cgroup(layer, path, module):
 def test_what_a_used_cgroup_has_counted_is_not_the_containers(busybox, monkeypatch):
     monkeypatch.setenv("MINICONTAINER_ROOT", str(busybox.root))
     monkeypatch.setenv("MINICONTAINER_RUN", str(busybox.run))
-    (image,) = Store().all()
+    image = Store().get("busybox")
+    assert image
     path = "/minicontainer-used/box"
     box = cgroup.mount_point() + path
     try:

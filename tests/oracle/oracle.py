@@ -109,7 +109,7 @@ class Lab:
                 status = process.wait()
                 # It never said a word, or it is another program and said all it had to say.
                 return {"exit": str(status), "said": heard, "why": process.errors}
-            pid = int(pid_file.read_text())
+            pid = pid_in(pid_file)
             known = {"the host's": process.pid, **self.neighbours}
             seen = {"started": "yes", **inside(heard, known), **outside(pid, known)}
             how, number = finish.split()
@@ -253,6 +253,16 @@ def link(line: str) -> tuple[str, str]:
 def put(seen: Observation, key: str, value: str) -> None:
     """Add to what is known by this key."""
     seen[key] = f"{seen[key]}; {value}" if key in seen else value
+
+
+def pid_in(file: Path) -> int:
+    """The number that a runtime writes: runc's container may be talking already before that."""
+    patience = time.monotonic() + 20
+    while time.monotonic() < patience:
+        if file.exists() and (text := file.read_text()):
+            return int(text)
+        time.sleep(0.01)
+    raise AssertionError(f"{file} never came")
 
 
 def remove_cgroup() -> None:
