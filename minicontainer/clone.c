@@ -191,8 +191,7 @@ static void give_up(int signal)
         "lock, and nobody can take it back: this process ends; the next command cleans up\n";
 
     (void)signal;
-    if (write(2, words, sizeof words - 1) < 0)
-        _exit(125);
+    (void)!write(2, words, sizeof words - 1);
     _exit(125);
 }
 

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 
-from minicontainer.errors import UsageError
+from minicontainer.errors import KernelError, UsageError
 from minicontainer.libc import C, Flags, address, check, encode, ffi, syscall
 
 # ---- vocabulary: include/uapi/linux/mount.h
@@ -71,6 +71,7 @@ PROC_PLACES = (
     "/proc/sys/kernel/ns_last_pid", "/proc/uptime",
 )  # fmt: skip
 
+PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
 _MEANING = {
     errno.EPERM: "CAP_SYS_ADMIN is needed in the user namespace that owns the mounts, or a "
     "locked flag would be taken off, or the file system may not be mounted there, or no device "
@@ -172,6 +173,22 @@ def hang(tree: int, path: str) -> None:
         move_mount(tree, place, path)
     finally:
         os.close(place)
+
+
+def fstatfs(fd: int) -> int:
+    """The magic number of the file system that a file is on: fstatfs(2).  Raises KernelError."""
+    magic = ffi.new("long *")
+    check(C.file_system_of(fd, magic), "fstatfs", fd)
+    return int(magic[0])
+
+
+def is_procfs(fd: int) -> bool:
+    """Is the file behind ``fd`` on a procfs?  fstatfs(2); False where a seccomp profile forbids to
+    ask."""
+    try:
+        return fstatfs(fd) == PROC_SUPER_MAGIC
+    except KernelError:
+        return False
 
 
 def parse_options(options: tuple[str, ...]) -> tuple[int, int, int, str]:

@@ -234,9 +234,8 @@ def run(
     the very end, with each line of the post-mortem."""
     from minicontainer.signals import CaughtSignals, forward_caught
 
-    if (
-        _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN
-    ):  # inherited: then nobody can be waited for
+    # Ignored, as whoever started us may have had it, nobody could be waited for: wait(2).
+    if _signal.getsignal(_signal.SIGCHLD) == _signal.SIG_IGN:
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     stdio = (0 if interactive else -1, 1, 2)
     container = Container(

@@ -25,13 +25,13 @@ import os
 import stat
 
 from minicontainer.errors import CannotExecute, CommandNotFound
-from minicontainer.libc import C, Flags, check, ffi, syscall
+from minicontainer.libc import Flags, check, syscall
+from minicontainer.mountcalls import is_procfs
 from minicontainer.step import Context, Step, quote
 
-# ---- vocabulary: linux/fcntl.h, linux/close_range.h, linux/magic.h
+# ---- vocabulary: linux/close_range.h
 
 CLOSE_RANGE_CLOEXEC = 4
-PROC_SUPER_MAGIC = 0x9FA0
 
 FIRST_FD = 3  # the first descriptor after stdin, stdout and stderr
 
@@ -47,15 +47,14 @@ def close_range_cloexec(first: int) -> None:
     )  # fmt: skip
 
 
-def is_procfs(directory: str) -> bool:
+def in_procfs(directory: str) -> bool:
     """Is ``directory`` on a procfs?  fstatfs(2); False where it cannot be opened."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
-    answer = ffi.new("long *")
     try:
-        return bool(C.file_system_of(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
+        return is_procfs(fd)
     finally:
         os.close(fd)
 
@@ -170,7 +169,7 @@ class Execute(Step):
             os.set_inheritable(wire, True)  # dup2 of a number onto itself does nothing
         # A seccomp profile may allow execve and never have heard of execveat.  Then the same file
         # has a name in /proc, if that is a real procfs and nothing of the image's.
-        again = f"/proc/self/fd/{trampoline}" if is_procfs("/proc/self/fd") else ""
+        again = f"/proc/self/fd/{trampoline}" if in_procfs("/proc/self/fd") else ""
         mode = "minicontainer-init" if self.init else "minicontainer-exec"
         waits = "wait" if context.waits else "go"
         context.execute(trampoline, [mode, str(wire), waits, program, *self.args], env, again)

@@ -25,7 +25,7 @@ from sys import byteorder
 
 from minicontainer import mountcalls
 from minicontainer.errors import KernelError
-from minicontainer.libc import C, address, check, ffi, syscall
+from minicontainer.libc import address, check, ffi, syscall
 from minicontainer.step import Context, Step
 
 TYPE_CHECKING = False
@@ -52,9 +52,7 @@ def open_ptmx(devpts: str = "/dev/pts") -> int:
     Raises KernelError."""
     directory = _open(devpts, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        answer = ffi.new("long *")
-        check(C.file_system_of(directory, answer), "fstatfs", devpts)
-        if answer[0] != DEVPTS_SUPER_MAGIC:
+        if mountcalls.fstatfs(directory) != DEVPTS_SUPER_MAGIC:
             raise KernelError("fstatfs", devpts, errno.ENOTTY, "no devpts is mounted there")
         name = ffi.new("char[]", b"ptmx")
         flags = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC

@@ -20,13 +20,13 @@ import stat
 
 from minicontainer import safepath
 from minicontainer.errors import UsageError
-from minicontainer.libc import C, ffi
 from minicontainer.mountcalls import (
     MS_REC,
     PROPAGATION,
     RECURSIVE,
     attribute_changes,
     check_proc_place,
+    is_procfs,
     mount_setattr,
     move_mount,
     open_tree,
@@ -40,15 +40,6 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
 # ---- verbs and vocabulary: in mountcalls.py (open_tree, mount_setattr, move_mount)
-
-PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
-
-
-def is_procfs(fd: int) -> bool:
-    """Is the file behind ``fd`` on a procfs?  fstatfs(2)."""
-    answer = ffi.new("long *")
-    return bool(C.file_system_of(fd, answer) == 0 and answer[0] == PROC_SUPER_MAGIC)
-
 
 # ---- steps
 
